@@ -1,0 +1,139 @@
+// The Node API over the hold thread.
+#include <napi.h>
+
+#include <cstring>
+#include <memory>
+
+#include "tap.h"
+#include "worker.h"
+
+namespace taphold {
+namespace {
+
+Napi::Error MakeError(Napi::Env env, const SysError& failed) {
+  Napi::Error error = Napi::Error::New(
+      env, std::string(failed.operation) + " failed: " + std::strerror(failed.error));
+  error.Set("operation", Napi::String::New(env, failed.operation));
+  error.Set("errno", Napi::Number::New(env, failed.error));
+  return error;
+}
+
+class TapHold : public Napi::ObjectWrap<TapHold> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "TapHold",
+                       {
+                           InstanceMethod<&TapHold::SetWatermark>("setWatermark"),
+                           InstanceMethod<&TapHold::Discard>("discard"),
+                           InstanceMethod<&TapHold::Stats>("stats"),
+                           InstanceMethod<&TapHold::Close>("close"),
+                           InstanceAccessor<&TapHold::IfIndex>("ifIndex"),
+                       });
+  }
+
+  // (name, queuePackets, ringBytes, limitPackets, limitBytes, notify); the
+  // TypeScript side has checked them.
+  explicit TapHold(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TapHold>(info) {
+    Napi::Env env = info.Env();
+    int fd = -1;
+    if (SysError failed = OpenTap(info[0].As<Napi::String>(), info[1].As<Napi::Number>().Uint32Value(),
+                                  &fd, &ifindex_)) {
+      MakeError(env, failed).ThrowAsJavaScriptException();
+      return;
+    }
+    notify_ = Napi::ThreadSafeFunction::New(env, info[5].As<Napi::Function>(), "tap-hold", 0, 1);
+    notify_.Unref(env);
+    Limits limits{static_cast<size_t>(info[3].As<Napi::Number>().Int64Value()),
+                  static_cast<size_t>(info[4].As<Napi::Number>().Int64Value())};
+    Napi::ThreadSafeFunction notify = notify_;
+    worker_ = std::make_unique<Worker>(fd, limits, [notify](Notice notice, uint64_t oldest_ns) {
+      notify.NonBlockingCall([notice, oldest_ns](Napi::Env env, Napi::Function call) {
+        call.Call({Napi::Number::New(env, static_cast<int>(notice)),
+                   Napi::BigInt::New(env, oldest_ns)});
+      });
+    });
+    if (int error = worker_->Start(static_cast<size_t>(info[2].As<Napi::Number>().Int64Value()))) {
+      End();
+      MakeError(env, {"start of the hold thread", error}).ThrowAsJavaScriptException();
+      return;
+    }
+    // Joins the thread before the environment it calls into is gone.
+    napi_add_env_cleanup_hook(env, EndAtExit, this);
+  }
+
+  ~TapHold() override { End(); }
+
+ private:
+  static void EndAtExit(void* self) { static_cast<TapHold*>(self)->End(); }
+
+  void End() {
+    if (!worker_) return;
+    napi_remove_env_cleanup_hook(Env(), EndAtExit, this);
+    worker_.reset();
+    notify_.Abort();
+  }
+
+  bool Closed(Napi::Env env) {
+    if (worker_) return false;
+    Napi::Error::New(env, "This hold tap is closed.").ThrowAsJavaScriptException();
+    return true;
+  }
+
+  void SetWatermark(const Napi::CallbackInfo& info) {
+    if (Closed(info.Env())) return;
+    bool lossless;
+    worker_->SetWatermark(info[0].As<Napi::BigInt>().Uint64Value(&lossless));
+  }
+
+  void Discard(const Napi::CallbackInfo& info) {
+    if (!Closed(info.Env())) worker_->Discard();
+  }
+
+  void Close(const Napi::CallbackInfo&) { End(); }
+
+  Napi::Value IfIndex(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), ifindex_);
+  }
+
+  Napi::Value Stats(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    if (Closed(env)) return env.Undefined();
+    taphold::Stats stats = worker_->Snapshot();
+    Napi::Object out = Napi::Object::New(env);
+    auto set = [&](const char* name, uint64_t value) {
+      out.Set(name, Napi::Number::New(env, static_cast<double>(value)));
+    };
+    set("heldPackets", stats.held_packets);
+    set("heldBytes", stats.held_bytes);
+    set("receivedPackets", stats.received_packets);
+    set("receivedBytes", stats.received_bytes);
+    set("releasedPackets", stats.released_packets);
+    set("releasedBytes", stats.released_bytes);
+    set("discardedPackets", stats.discarded_packets);
+    set("malformedPackets", stats.malformed_packets);
+    set("failedPackets", stats.failed_packets);
+    set("fullEvents", stats.full_events);
+    set("holdNsTotal", stats.hold_ns_total);
+    set("holdNsMax", stats.hold_ns_max);
+    out.Set("oldestNs", Napi::BigInt::New(env, stats.oldest_ns));
+    return out;
+  }
+
+  unsigned ifindex_ = 0;
+  Napi::ThreadSafeFunction notify_;
+  std::unique_ptr<Worker> worker_;
+};
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  exports.Set("TapHold", TapHold::Define(env));
+  return exports;
+}
+
+}  // namespace
+}  // namespace taphold
+
+static Napi::Object InitModule(Napi::Env env, Napi::Object exports) {
+  return taphold::Init(env, exports);
+}
+
+NODE_API_MODULE(tap_hold, InitModule)

@@ -1,0 +1,54 @@
+// The held packets, in the order they came, in one preallocated ring of bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace taphold {
+
+// What is remembered of a held packet; the packet follows it in the ring.
+struct Record {
+  uint64_t time_ns;      // when the guest sent it
+  uint32_t frame_bytes;  // length of the frame that follows
+  uint32_t span_bytes;   // distance to the next record, 0: go on at the ring's start
+  uint16_t vlan_proto;   // big endian, 0: no VLAN tag
+  uint16_t vlan_tci;     // big endian
+  uint8_t vnet[12];      // virtio-net header of the frame without our tag
+  uint8_t* frame() { return reinterpret_cast<uint8_t*>(this + 1); }
+};
+
+// Not thread safe: it belongs to the hold thread.
+class Queue {
+ public:
+  Queue() = default;
+  ~Queue();
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  // Reserves address space for the ring; memory is only used as it fills.
+  // Returns errno.
+  int Allocate(size_t ring_bytes);
+
+  // Room for a record with a frame of up to max_frame_bytes, or nullptr when
+  // full.  Nothing is queued before Commit.
+  Record* Reserve(size_t max_frame_bytes);
+  void Commit(Record* record);
+
+  Record* front() { return packets_ ? At(head_) : nullptr; }
+  void Pop();
+
+  size_t packets() const { return packets_; }
+  size_t bytes() const { return frame_bytes_; }
+
+ private:
+  Record* At(size_t offset) { return reinterpret_cast<Record*>(ring_ + offset); }
+
+  uint8_t* ring_ = nullptr;
+  size_t ring_bytes_ = 0;
+  size_t head_ = 0;  // oldest record
+  size_t tail_ = 0;  // where the next one goes
+  size_t packets_ = 0;
+  size_t frame_bytes_ = 0;
+};
+
+}  // namespace taphold

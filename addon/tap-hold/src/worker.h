@@ -1,0 +1,94 @@
+// The hold thread: reads tagged packets from the hold tap, keeps them in order,
+// and writes back, without their tag, those the world may see.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "queue.h"
+
+namespace taphold {
+
+enum class Notice : int {
+  kHeld = 0,   // something is waiting
+  kLimit = 1,  // more is waiting than the limits allow
+};
+
+struct Limits {
+  size_t packets;
+  size_t bytes;
+};
+
+struct Stats {
+  uint64_t held_packets = 0;  // waiting now
+  uint64_t held_bytes = 0;
+  uint64_t oldest_ns = 0;  // time of the oldest one, 0: none
+  uint64_t received_packets = 0;
+  uint64_t received_bytes = 0;
+  uint64_t released_packets = 0;
+  uint64_t released_bytes = 0;
+  uint64_t discarded_packets = 0;
+  uint64_t malformed_packets = 0;  // on the hold tap, but not from the gate
+  uint64_t failed_packets = 0;     // the kernel would not take them back
+  uint64_t full_events = 0;        // times the ring had no room and reading stopped
+  uint64_t hold_ns_total = 0;      // sum over released packets
+  uint64_t hold_ns_max = 0;
+};
+
+class Worker {
+ public:
+  // Called on the hold thread, at most once per kind between two calls of
+  // SetWatermark or Discard; with the time of the oldest packet waiting.
+  using Notify = std::function<void(Notice, uint64_t oldest_ns)>;
+
+  Worker(int tap_fd, Limits limits, Notify notify);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // Returns errno.
+  int Start(size_t ring_bytes);
+  // Ends the thread; what is still held is lost.
+  void Stop();
+
+  // Releases everything sent at or before `time_ns`, now and as it comes.
+  void SetWatermark(uint64_t time_ns);
+  // Forgets everything that waits.
+  void Discard();
+  Stats Snapshot();
+
+ private:
+  void Run();
+  bool ReadBatch();
+  bool ReleaseBatch();
+  void DiscardAll();
+  void Publish();
+  void Poll(bool for_packets);
+  void Wake();
+
+  const int tap_fd_;
+  const Limits limits_;
+  const Notify notify_;
+  int epoll_fd_ = -1;
+  int wake_fd_ = -1;
+  std::thread thread_;
+
+  std::atomic<uint64_t> watermark_ns_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> discard_{false};
+  std::atomic<bool> rearm_{false};  // notices may be sent again
+
+  // The rest belongs to the thread, but for published_.
+  Queue queue_;
+  Stats stats_;
+  bool polling_packets_ = true;
+  bool noticed_[2] = {false, false};
+
+  std::mutex published_mutex_;
+  Stats published_;
+};
+
+}  // namespace taphold

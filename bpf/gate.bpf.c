@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0
+/*
+ * The gate on a VM's tap: decides for each packet of the guest whether the
+ * world may see it now, later, or never.
+ *
+ *   gate_out      tap, tcx/ingress    what the guest sends
+ *   gate_in       tap, tcx/egress     what the guest is about to receive
+ *   gate_release  hold tap, tcx/ingress  what the hold thread gives back
+ *
+ * A held packet leaves through the hold tap, waits in the hold thread, is
+ * written back without its tag, gets a mark no guest can set, and runs through
+ * gate_out once more.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "wire.h"
+
+#define ETH_P_ARP 0x0806
+#define ETH_P_RARP 0x8035
+#define ETH_P_IPV6 0x86dd
+#define ETH_HLEN 14
+#define NEXTHDR_ICMP 58
+#define ND_ROUTER_SOLICIT 133
+#define ND_REDIRECT 137
+#define TCX_NEXT -1
+#define TCX_DROP 2
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+_Static_assert(sizeof(struct hold_tag) == HOLD_TAG_BYTES, "the tag's size is part of the protocol");
+
+/* Set once, before load. */
+const volatile __u32 tap_ifindex;
+const volatile __u32 hold_ifindex;
+const volatile __u32 release_mark;
+
+/* Written by the control plane at any time, by plain stores into mapped memory. */
+enum gate_mode mode = GATE_PASS;
+/* While protected, nothing leaves at or after this CLOCK_MONOTONIC time: a
+ * frozen, dead or partitioned control plane is silenced by the kernel. */
+__u64 lease_until_ns = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GATE_COUNTERS);
+	__type(key, __u32);
+	__type(value, struct gate_count);
+} counters SEC(".maps");
+
+static __always_inline void count(enum gate_counter which, __u32 bytes)
+{
+	__u32 key = which;
+	struct gate_count *c = bpf_map_lookup_elem(&counters, &key);
+
+	if (c) {
+		c->packets++;
+		c->bytes += bytes;
+	}
+}
+
+static __always_inline int verdict(struct __sk_buff *skb, enum gate_counter which, int code)
+{
+	count(which, skb->len);
+	return code;
+}
+
+/*
+ * Finding the neighbour says nothing of the guest's state, and losing it would
+ * cut connections that output commit can save.  Extension headers are not
+ * followed: discovery has none, and what is unusual is held.
+ */
+static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
+{
+	__u8 next, type;
+
+	switch (bpf_ntohs(skb->protocol)) {
+	case ETH_P_ARP:
+	case ETH_P_RARP:
+		return true;
+	case ETH_P_IPV6:
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + 6, &next, 1) || next != NEXTHDR_ICMP)
+			return false;
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + 40, &type, 1))
+			return false;
+		return type >= ND_ROUTER_SOLICIT && type <= ND_REDIRECT;
+	default:
+		return false;
+	}
+}
+
+static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns)
+{
+	struct hold_tag tag = {
+		.ethertype = bpf_htons(HOLD_ETHERTYPE),
+		.time_ns = now_ns,
+		.magic = HOLD_MAGIC,
+		.frame_bytes = skb->len,
+	};
+
+	if (bpf_skb_change_head(skb, sizeof(tag), 0) ||
+	    bpf_skb_store_bytes(skb, 0, &tag, sizeof(tag), 0)) {
+		count(GATE_OUT_UNTAGGABLE, tag.frame_bytes);
+		return TCX_DROP;
+	}
+	count(GATE_OUT_HELD, tag.frame_bytes);
+	/* With the hold thread gone, its tap is gone too and the packet is
+	 * dropped here: a packet lost like any lost packet, never one leaked. */
+	return bpf_redirect(hold_ifindex, 0);
+}
+
+SEC("tcx/ingress")
+int gate_out(struct __sk_buff *skb)
+{
+	bool released = skb->mark == release_mark;
+	__u64 now_ns;
+
+	if (released)
+		skb->mark = 0;
+
+	switch (mode) {
+	case GATE_PASS:
+		return verdict(skb, released ? GATE_OUT_RELEASED : GATE_OUT_PASSED, TCX_NEXT);
+	case GATE_PROTECTED:
+		break;
+	default:
+		return verdict(skb, GATE_OUT_CLOSED, TCX_DROP);
+	}
+
+	now_ns = bpf_ktime_get_ns();
+	if (now_ns >= lease_until_ns)
+		return verdict(skb, GATE_OUT_LEASE_EXPIRED, TCX_DROP);
+	if (released)
+		return verdict(skb, GATE_OUT_RELEASED, TCX_NEXT);
+	if (is_neighbour_discovery(skb))
+		return verdict(skb, GATE_OUT_NEIGHBOUR, TCX_NEXT);
+	return hold(skb, now_ns);
+}
+
+SEC("tcx/egress")
+int gate_in(struct __sk_buff *skb)
+{
+	if (mode == GATE_CLOSED)
+		return verdict(skb, GATE_IN_CLOSED, TCX_DROP);
+	return verdict(skb, GATE_IN_PASSED, TCX_NEXT);
+}
+
+SEC("tcx/ingress")
+int gate_release(struct __sk_buff *skb)
+{
+	skb->mark = release_mark;
+	return bpf_redirect(tap_ifindex, BPF_F_INGRESS);
+}
