@@ -1,0 +1,58 @@
+/** What an agent must remember across its own restart and its host's. */
+
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { z } from 'zod';
+
+const schema = z.strictObject({
+  role: z.enum(['primary', 'secondary']),
+  generation: z.number().int().min(0),
+  /** False from the moment the peer may take over. */
+  mayRunAlone: z.boolean(),
+});
+
+export type Remembered = z.infer<typeof schema>;
+
+export class StateFile {
+  readonly path: string;
+
+  constructor(stateDir: string) {
+    this.path = join(stateDir, 'pair.json');
+  }
+
+  /** @returns undefined if nothing was ever remembered. @throws Error if what is there is damaged */
+  read(): Remembered | undefined {
+    let text: string;
+    try {
+      text = readFileSync(this.path, 'utf8');
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw new Error(`The state file ${this.path} cannot be read: ${(cause as Error).message}.`, { cause });
+    }
+    try {
+      return schema.parse(JSON.parse(text));
+    } catch (cause) {
+      throw new Error(`The state file ${this.path} is damaged. If you are sure that the peer does not run the VM, remove it.`, { cause });
+    }
+  }
+
+  /** Returns when the disk has it: what follows may rely on it. */
+  write(remembered: Remembered): void {
+    mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
+    const temporary = `${this.path}.new`;
+    const fd = openSync(temporary, 'w', 0o600);
+    try {
+      writeSync(fd, JSON.stringify(remembered) + '\n');
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, this.path);
+    const dir = openSync(dirname(this.path), 'r');
+    try {
+      fsyncSync(dir);
+    } finally {
+      closeSync(dir);
+    }
+  }
+}

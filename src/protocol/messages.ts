@@ -1,0 +1,48 @@
+/**
+ * What the two agents of a pair say to each other over the control connection.
+ * Sizes and value ranges are checked where messages are parsed, in agent/.
+ */
+
+import type { Phase, Role } from './pair.js';
+
+/** Sent first by both sides: who I am, and whether I run the VM. */
+export interface Greeting {
+  type: 'greeting';
+  host: string;
+  role: Role;
+  phase: Phase;
+  /** Rises by one with each takeover: of two that claim the VM, the higher is right. */
+  generation: number;
+  /** This host runs the VM and speaks for it, or must assume that it does. */
+  active: boolean;
+}
+
+/** Primary to secondary: start an empty VM like mine. */
+export interface Offer {
+  type: 'offer';
+  generation: number;
+  /** Digest of everything about the VM that both sides must have alike. */
+  vmDigest: string;
+  /** The same in words, to explain a difference. */
+  vmSummary: string;
+}
+
+/** Secondary to primary: the empty VM waits for its state. */
+export interface Ready { type: 'ready' }
+/** Secondary to primary: there is no secondary VM (any more). */
+export interface Refuse { type: 'refuse'; code: string; reason: string }
+/** Primary to secondary: from now on you may take over. Sent before the first release. */
+export interface Protected { type: 'protected'; generation: number }
+/** Primary to secondary: forget your VM, I go on alone. Answered by `unprotected`. */
+export interface Unprotect { type: 'unprotect'; reason: string }
+export interface Unprotected { type: 'unprotected' }
+/** Primary to secondary: I am silent for good, take over now. */
+export interface TakeOver { type: 'take-over'; reason: string }
+/** Secondary to primary: an operator wants a failover. */
+export interface RequestFailover { type: 'request-failover' }
+/** Secondary to primary: an operator wants a checkpoint. */
+export interface RequestCheckpoint { type: 'request-checkpoint' }
+
+export type Message =
+  | Greeting | Offer | Ready | Refuse | Protected | Unprotect | Unprotected
+  | TakeOver | RequestFailover | RequestCheckpoint;
