@@ -26,11 +26,12 @@ export class Runner {
    *
    * @param {string} program
    * @param {readonly string[]} args
-   * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, timeoutMs?: number }} [options]
+   * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, timeoutMs?: number, uninterruptible?: boolean }} [options]
+   *   an uninterruptible program is left to finish when set-up is interrupted
    * @returns {Promise<string>}
    * @throws {SetupError} `ECHILD` when it cannot be started, ends with another status than 0 or exceeds its time
    */
-  async run(program, args, { cwd, env, timeoutMs = 30 * 60_000 } = {}) {
+  async run(program, args, { cwd, env, timeoutMs = 30 * 60_000, uninterruptible = false } = {}) {
     this.signal.throwIfAborted();
     this.log(`$ ${[program, ...args].join(' ')}\n`);
     return new Promise((resolve, reject) => {
@@ -50,7 +51,7 @@ export class Runner {
       };
       const onAbort = () => end('it was interrupted');
       const timer = setTimeout(() => end(`it took longer than ${Math.round(timeoutMs / 1000)} s`), timeoutMs);
-      this.signal.addEventListener('abort', onAbort, { once: true });
+      if (!uninterruptible) this.signal.addEventListener('abort', onAbort, { once: true });
 
       child.stdout.setEncoding('utf8').on('data', (/** @type {string} */ text) => {
         if (stdout.length < KEPT_OUTPUT_BYTES) stdout += text;

@@ -53,7 +53,8 @@ async function systemRuntime(runner) {
  */
 async function privateRuntime({ folder, mirror, runner }) {
   const scratch = `${folder}.new`;
-  rmSync(scratch, { recursive: true, force: true });
+  const retired = `${folder}.old`;
+  for (const path of [scratch, retired]) rmSync(path, { recursive: true, force: true });
   try {
     const apt = new PrivateApt({ runner, folder: join(scratch, 'apt'), mirror, suite: SUITE });
     await apt.update();
@@ -63,10 +64,11 @@ async function privateRuntime({ folder, mirror, runner }) {
     removeDocumentation(root);
     rmSync(join(scratch, 'apt'), { recursive: true });
     await describe(root, runner); // proves it before it replaces an older one
-    rmSync(folder, { recursive: true, force: true });
+    // The old one gives way at once; programs started from it live on.
+    if (existsSync(folder)) renameSync(folder, retired);
     renameSync(scratch, folder);
   } finally {
-    rmSync(scratch, { recursive: true, force: true });
+    for (const path of [scratch, retired]) rmSync(path, { recursive: true, force: true });
   }
   return describe(join(folder, 'root'), runner);
 }

@@ -1,0 +1,148 @@
+#!/usr/bin/env node
+/**
+ * `npm run setup`: from a fresh checkout on a fresh Debian to everything in place. It runs before TypeScript exists,
+ * hence plain JavaScript.
+ */
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { QEMU_MAJOR_MIN, SUITE as QEMU_SUITE, SYSTEM_QEMU, buildRuntime } from '../../vm-images/runtime/build.mjs';
+import { SUITE as GUEST_SUITE, buildGuest } from '../../vm-images/guest/build.mjs';
+import { checkoutSteps } from './checkout.mjs';
+import { SetupError } from './errors.mjs';
+import { fingerprint } from './fingerprint.mjs';
+import { debianMirror, inspectHost } from './host.mjs';
+import { acquireLock } from './lock.mjs';
+import { PURPOSES, installPackages, missingPackages } from './packages.mjs';
+import { Reporter, runSteps } from './steps.mjs';
+
+/** @typedef {import('./steps.mjs').Step} Step */
+
+const USAGE = `Usage: npm run setup -- [--for ${PURPOSES.join('|')}] [--only build]
+
+Installs what is missing on this machine (Debian 12 or later, as root) and builds
+colopp. What is in place already is left alone.
+
+  --for PURPOSE   what the machine is to be ready for (default: demo)
+  --only build    compile the checkout only; needs no root and changes nothing
+                  outside it
+  --help          this text
+
+Products are in build/ and dist/, the output of each step in build/log/.
+COLOPP_DEBIAN_MIRROR names a Debian mirror to use instead of the one in this
+machine's apt sources.
+`;
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url)).replace(/\/$/, '');
+const BUILD = join(ROOT, 'build');
+
+/**
+ * The steps that prepare the machine and the images.
+ * @param {import('./host.mjs').Host} host
+ * @param {string} purpose
+ * @returns {Step[]}
+ */
+function machineSteps(host, purpose) {
+  let missing = missingPackages(host, purpose);
+  const qemu = join(BUILD, 'qemu');
+  const guest = join(BUILD, 'guest');
+  return [
+    {
+      name: 'debian', title: 'Debian packages', doing: `installing ${missing.join(', ')}`,
+      remedy: 'See that apt works (`apt-get update`, `dpkg --configure -a`), then run set-up again.',
+      inPlace: () => missing.length === 0,
+      run: async (runner) => {
+        await installPackages(missing, host, runner);
+        missing = missingPackages(host, purpose);
+        if (missing.length > 0) throw new SetupError('EPACKAGES', `apt installed everything, yet these are still missing: ${missing.join(', ')}.`);
+      },
+    },
+    {
+      name: 'qemu', title: 'QEMU runtime', doing: `fetching QEMU ${QEMU_MAJOR_MIN} or later from Debian ${QEMU_SUITE}`,
+      remedy: 'Run set-up again.',
+      inputs: () => fingerprint({
+        root: ROOT, folders: ['vm-images/runtime'], files: ['src/setup/debs.mjs'],
+        // What is built holds absolute paths; and the system's own QEMU, if new enough, needs no building at all.
+        values: [ROOT, statSync(SYSTEM_QEMU, { throwIfNoEntry: false })?.mtimeMs],
+      }),
+      outputs: () => [join(qemu, 'runtime.json')],
+      run: async (runner) => {
+        await buildRuntime({ folder: qemu, mirror: debianMirror(host.codename), runner });
+      },
+    },
+    {
+      name: 'guest', title: 'Guest image', doing: `building the demo guest from Debian ${GUEST_SUITE}`,
+      remedy: 'Run set-up again.',
+      inputs: () => fingerprint({ root: ROOT, folders: ['vm-images/guest'], files: ['src/setup/debs.mjs'], values: ROOT }),
+      outputs: () => [join(guest, 'guest.json')],
+      run: async (runner) => {
+        await buildGuest({ folder: guest, mirror: debianMirror(host.codename), runner });
+      },
+    },
+  ];
+}
+
+/**
+ * @param {{ purpose: string, buildOnly: boolean, signal: AbortSignal }} options
+ */
+async function setUp({ purpose, buildOnly, signal }) {
+  const startedMs = performance.now();
+  const host = buildOnly ? undefined : inspectHost();
+  process.stdout.write(buildOnly ? 'colopp: building\n' : `colopp: setting up for ${purpose}\n`);
+  const release = await acquireLock(join(BUILD, 'setup.lock'), {
+    signal, onWait: (pid) => process.stdout.write(`  waiting for another set-up of this checkout (process ${pid})\n`),
+  });
+  try {
+    const steps = [...(host === undefined ? [] : machineSteps(host, purpose)), ...checkoutSteps(ROOT)];
+    await runSteps(steps, { buildDir: BUILD, signal, reporter: new Reporter({ out: process.stdout, root: ROOT, steps }) });
+  } finally {
+    release();
+  }
+  process.stdout.write(`Ready in ${((performance.now() - startedMs) / 1000).toFixed(1)} s.\n`);
+}
+
+/** @returns {Promise<number>} exit code */
+async function main() {
+  const interruption = new AbortController();
+  /** @type {NodeJS.Signals | undefined} */
+  let caught;
+  for (const name of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
+    process.on(name, () => {
+      caught ??= name;
+      interruption.abort(new Error(`Set-up was interrupted by ${name}.`));
+    });
+  }
+  try {
+    const { values } = parseArgs({
+      options: { for: { type: 'string', default: 'demo' }, only: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    });
+    if (values.help) {
+      process.stdout.write(USAGE);
+      return 0;
+    }
+    const purpose = values.for ?? 'demo';
+    if (!PURPOSES.includes(purpose)) throw new SetupError('EUSAGE', `--for takes ${PURPOSES.join(', ')}, not "${purpose}".`, { exitCode: 2 });
+    if (values.only !== undefined && values.only !== 'build') throw new SetupError('EUSAGE', `--only takes build, not "${values.only}".`, { exitCode: 2 });
+    await setUp({ purpose, buildOnly: values.only === 'build', signal: interruption.signal });
+    return 0;
+  } catch (error) {
+    if (caught !== undefined) {
+      process.stderr.write('Interrupted. The next run goes on from the last step that ended.\n');
+      return caught === 'SIGINT' ? 130 : caught === 'SIGHUP' ? 129 : 143;
+    }
+    const message = error instanceof Error ? error.message : String(error);
+    process.stderr.write(`${message}\n`);
+    if (error instanceof SetupError) {
+      if (error.remedy !== '') process.stderr.write(`${error.remedy}\n`);
+      return error.exitCode;
+    }
+    const code = /** @type {NodeJS.ErrnoException} */ (error).code;
+    // parseArgs: an option it does not know
+    if (code?.startsWith('ERR_PARSE_ARGS')) return 2;
+    process.stderr.write(`${error instanceof Error ? error.stack : ''}\n`);
+    return 1;
+  }
+}
+
+process.exitCode = await main();
