@@ -28,7 +28,7 @@ function npmPackages(root) {
     remedy: 'See that the npm registry can be reached, then run set-up again.',
     inPlace: () => lockfileIsInstalled(root),
     run: async (runner) => {
-      await runner.run(process.execPath, [npmCli(), 'ci', '--ignore-scripts', '--include=dev', '--no-audit', '--no-fund'], { cwd: root });
+      await runner.run(process.execPath, [npmCli(), 'ci', '--ignore-scripts', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root });
     },
   };
 }
@@ -137,12 +137,14 @@ function typescript(root) {
     name: 'typescript', title: 'TypeScript', doing: 'checking and compiling colopp',
     remedy: 'Mend what the compiler complains of, then run set-up again.',
     inputs: () => fingerprint({
-      root, files: ['tsconfig.json', 'package.json', 'package-lock.json'], folders: ['src', 'test', ...ADDONS.map((path) => `${path}/lib`)],
-      accept: (path) => /\.tsx?$/.test(path),
+      root, files: ['tsconfig.json', 'package.json', 'package-lock.json'], folders: ['src', 'test', 'vm-images', ...ADDONS.map((path) => `${path}/lib`)],
+      accept: (path) => /\.(tsx?|mjs|json)$/.test(path),
     }),
     outputs: () => [join(root, 'dist/root.tsbuildinfo')],
     run: async (runner) => {
       await runner.run(process.execPath, [tsc(root), '-b'], { cwd: root });
+      // Set-up itself is JavaScript; its types are checked all the same.
+      await runner.run(process.execPath, [tsc(root), '-p', 'src/setup'], { cwd: root });
       for (const folder of ['src', 'test']) pruneCompiled(join(root, 'dist', folder), join(root, folder));
     },
   };

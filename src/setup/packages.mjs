@@ -34,11 +34,10 @@ const POLICY = '#!/bin/sh\n# colopp set-up: no service starts while packages are
 /**
  * Packages that are needed for `purpose` and not installed, or too old.
  *
- * @param {Host} host
  * @param {string} purpose
  * @returns {string[]}
  */
-export function missingPackages(host, purpose) {
+export function missingPackages(purpose) {
   const wanted = [...BASE, ...(BY_PURPOSE[purpose] ?? [])];
   const installed = installedVersions([...wanted, 'libbpf-dev']);
   const missing = wanted.filter((name) => !installed.has(name));

@@ -44,7 +44,7 @@ const BUILD = join(ROOT, 'build');
  * @returns {Step[]}
  */
 function machineSteps(host, purpose) {
-  let missing = missingPackages(host, purpose);
+  let missing = missingPackages(purpose);
   const qemu = join(BUILD, 'qemu');
   const guest = join(BUILD, 'guest');
   return [
@@ -54,7 +54,7 @@ function machineSteps(host, purpose) {
       inPlace: () => missing.length === 0,
       run: async (runner) => {
         await installPackages(missing, host, runner);
-        missing = missingPackages(host, purpose);
+        missing = missingPackages(purpose);
         if (missing.length > 0) throw new SetupError('EPACKAGES', `apt installed everything, yet these are still missing: ${missing.join(', ')}.`);
       },
     },
