@@ -1,0 +1,26 @@
+{
+  "targets": [
+    {
+      "target_name": "bpf_napi",
+      "sources": [
+        "src/addon.cc",
+        "src/attach.cc",
+        "src/btf.cc",
+        "src/error.cc",
+        "src/fd_watch.cc",
+        "src/link.cc",
+        "src/log_capture.cc",
+        "src/map.cc",
+        "src/object.cc",
+        "src/program.cc",
+        "src/ring_buffer.cc",
+        "src/tcx.cc"
+      ],
+      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=8", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
+      "cflags": ["-Wall", "-Wextra", "-Wno-unused-parameter", "<!@(pkg-config --cflags libbpf)"],
+      "cflags_cc": ["-std=c++17", "-fno-exceptions", "-fvisibility=hidden"],
+      "libraries": ["<!@(pkg-config --libs libbpf)"]
+    }
+  ]
+}

@@ -1,0 +1,108 @@
+import { getSystemErrorMap } from 'node:util';
+import { native } from './native.js';
+import { excerpt, verifierLog } from './verifier-log.js';
+
+// enum libbpf_errno of <bpf/libbpf.h>: libbpf's own errors, beyond those of the kernel.
+const libbpfErrorNames = [
+  'LIBELF',
+  'FORMAT',
+  'KVERSION',
+  'ENDIAN',
+  'INTERNAL',
+  'RELOC',
+  'LOAD',
+  'VERIFY',
+  'PROG2BIG',
+  'KVER',
+  'PROGTYPE',
+  'WRNGPID',
+  'INVSEQ',
+  'NLPARSE',
+];
+const FIRST_LIBBPF_ERRNO = 4000;
+const ENOTSUPP = 524; // the kernel's own "not supported", which bpf(2) lets out
+
+/** The symbolic name of an errno: `EPERM`, or `LIBBPF_ERRNO__FORMAT` for libbpf's own. */
+export function errnoName(errno: number): string {
+  if (errno === ENOTSUPP) return 'ENOTSUPP';
+  const own = libbpfErrorNames[errno - FIRST_LIBBPF_ERRNO];
+  if (own !== undefined) return `LIBBPF_ERRNO__${own}`;
+  return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
+}
+
+/**
+ * An operation on the kernel's BPF subsystem failed.
+ *
+ * `message` is a sentence with what was tried, on what, and why it failed; for a program that the
+ * verifier refused it carries the lines that matter, and `log` the whole log.
+ */
+export class BpfError extends Error {
+  override readonly name = 'BpfError';
+
+  /** @internal */
+  constructor(
+    message: string,
+    /** What was tried, as a verb: `load`, `attach`, `lookup in`. */
+    readonly operation: string,
+    /** Positive; the kernel's errno, or libbpf's own number (4000 and up). */
+    readonly errno: number,
+    /** The verifier's whole log if there is one, else all that libbpf said about the failure. */
+    readonly log?: string,
+  ) {
+    super(message);
+  }
+
+  /** The name of `errno`, such as `EPERM`. Stable; meant for comparing. */
+  get code(): string {
+    return errnoName(this.errno);
+  }
+}
+
+function remedy(operation: string, errno: number): string {
+  const code = errnoName(errno);
+  if (code === 'EPERM' && (operation === 'load' || operation === 'attach' || operation === 'create')) {
+    return '; run as root, or with CAP_BPF and CAP_NET_ADMIN or CAP_PERFMON';
+  }
+  return '';
+}
+
+// libbpf ends each message with a newline and begins it with its own name.
+function firstMessages(log: string): string {
+  const lines = log
+    .split('\n')
+    .map((line) => line.replace(/^libbpf: /, '').trim())
+    .filter((line) => line !== '' && !line.startsWith('-- '));
+  return lines.slice(0, 3).join('; ');
+}
+
+/** What an errno means, in words. */
+export function errnoText(errno: number): string {
+  return getSystemErrorMap().get(-errno)?.[1] ?? errnoName(errno);
+}
+
+/** Words an error of `operation` on `subject`. `text` is what errno means, `log` what libbpf said. */
+export function bpfError(
+  operation: string,
+  subject: string,
+  errno: number,
+  text = errnoText(errno),
+  log = '',
+): BpfError {
+  const verifier = verifierLog(log);
+  const code = errnoName(errno);
+  let message: string;
+  if (verifier !== undefined) {
+    const who = verifier.program === undefined ? '' : `: the kernel's verifier refused program "${verifier.program}"`;
+    message = `cannot ${operation} ${subject}${who} (${code}):\n${excerpt(verifier.text)}`;
+  } else {
+    const why = firstMessages(log);
+    message = `cannot ${operation} ${subject}: ${why === '' ? text : why} (${code})${remedy(operation, errno)}`;
+  }
+  const kept = verifier?.text ?? (log === '' ? undefined : log);
+  const error = new BpfError(message, operation, errno, kept);
+  // The stack begins where the caller called, not here.
+  Error.captureStackTrace(error, bpfError);
+  return error;
+}
+
+native.setErrorFactory(bpfError);
