@@ -1,0 +1,50 @@
+import type { Btf } from '../btf.js';
+
+const MAX_DEPTH = 8;
+
+/** The C declaration of `name` with type `id`, as in `const struct event *(*name[4])(int)`. */
+export function cDeclaration(btf: Btf, id: number, name = ''): string {
+  return declare(btf, id, name, 0).trimEnd();
+}
+
+function declare(btf: Btf, id: number, inner: string, depth: number): string {
+  if (depth > MAX_DEPTH) return `... ${inner}`;
+  const type = btf.get(id);
+  switch (type.kind) {
+    case 'void':
+      return `void ${inner}`;
+    case 'int':
+    case 'float':
+    case 'typedef':
+      return `${type.name} ${inner}`;
+    case 'struct':
+    case 'union':
+    case 'enum':
+      return `${type.kind} ${type.name || '{...}'} ${inner}`;
+    case 'fwd':
+      return `${type.union ? 'union' : 'struct'} ${type.name} ${inner}`;
+    case 'ptr':
+      return declare(btf, type.type, `*${inner}`, depth + 1);
+    case 'array': {
+      const bracketed = inner.startsWith('*') ? `(${inner})` : inner;
+      return declare(btf, type.type, `${bracketed}[${type.length}]`, depth + 1);
+    }
+    case 'func_proto': {
+      const bracketed = inner.startsWith('*') ? `(${inner})` : inner;
+      const params = type.params.map((param) => (param.type === 0 ? '...' : declare(btf, param.type, '', depth + 2).trimEnd()));
+      return declare(btf, type.returns, `${bracketed}(${params.join(', ') || 'void'})`, depth + 1);
+    }
+    case 'const':
+    case 'volatile':
+    case 'restrict': {
+      // A qualifier of a pointer stands after the star, of anything else before the type.
+      const target = btf.get(type.type);
+      if (target.kind === 'ptr') return declare(btf, target.type, `*${type.kind} ${inner}`, depth + 1);
+      return `${type.kind} ${declare(btf, type.type, inner, depth + 1)}`;
+    }
+    case 'type_tag':
+      return declare(btf, type.type, inner, depth + 1);
+    default:
+      return `${type.name} ${inner}`;
+  }
+}

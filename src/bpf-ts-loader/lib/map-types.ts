@@ -1,0 +1,45 @@
+/** Names of `enum bpf_map_type`, by value (include/uapi/linux/bpf.h). */
+export const MAP_TYPES = [
+  'unspec',
+  'hash',
+  'array',
+  'prog_array',
+  'perf_event_array',
+  'percpu_hash',
+  'percpu_array',
+  'stack_trace',
+  'cgroup_array',
+  'lru_hash',
+  'lru_percpu_hash',
+  'lpm_trie',
+  'array_of_maps',
+  'hash_of_maps',
+  'devmap',
+  'sockmap',
+  'cpumap',
+  'xskmap',
+  'sockhash',
+  'cgroup_storage',
+  'reuseport_sockarray',
+  'percpu_cgroup_storage',
+  'queue',
+  'stack',
+  'sk_storage',
+  'devmap_hash',
+  'struct_ops',
+  'ringbuf',
+  'inode_storage',
+  'task_storage',
+  'bloom_filter',
+  'user_ringbuf',
+  'cgrp_storage',
+  'arena',
+  'insn_array',
+] as const;
+
+export type MapTypeName = (typeof MAP_TYPES)[number];
+
+/** The name of map type `type`; a type newer than this list is called by its number. */
+export function mapTypeName(type: number): string {
+  return MAP_TYPES[type] ?? `type_${type}`;
+}

@@ -1,0 +1,399 @@
+import { type Btf, type BtfType, parseBtf, VAR_GLOBAL, VAR_STATIC } from './btf.js';
+import {
+  type ElfFile,
+  type ElfSymbol,
+  parseElf,
+  type Section,
+  SHF_EXECINSTR,
+  SHN_UNDEF,
+  SHT_NOBITS,
+  SHT_PROGBITS,
+  STB_GLOBAL,
+  STB_LOCAL,
+  STB_WEAK,
+  STT_FUNC,
+  STT_NOTYPE,
+  STV_HIDDEN,
+  STV_INTERNAL,
+  stringAt,
+} from './elf.js';
+import { LoaderError } from './errors.js';
+import { mapTypeName } from './map-types.js';
+
+/** A map of the object, as libbpf will create it. */
+export interface ObjectMap {
+  /** Identifier in the skeleton: the C name, or `rodata`, `data_custom`, ... for a section's map. */
+  readonly name: string;
+  readonly type: string;
+  readonly typeNumber: number;
+  readonly keyBytes: number;
+  readonly valueBytes: number;
+  readonly maxEntries: number;
+  readonly flags: number;
+  /** BTF types of key and value; 0 where the object gives none. */
+  readonly keyType: number;
+  readonly valueType: number;
+  /** The section whose variables the map holds. */
+  readonly section: string | undefined;
+}
+
+export interface ObjectProgram {
+  readonly name: string;
+  /** Section name: says how libbpf attaches it, as in `tp_btf/sched_switch`. */
+  readonly section: string;
+}
+
+/** A global variable. `offset` counts from the start of its section. */
+export interface ObjectVariable {
+  readonly name: string;
+  readonly type: number;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** A section of global variables, which at run time is the value of one map. */
+export interface ObjectSection {
+  /** Identifier in the skeleton: `rodata`, `data_custom`, ... */
+  readonly name: string;
+  readonly section: string;
+  /** The map (an identifier out of `maps`) that holds the section. */
+  readonly map: string;
+  readonly bytes: number;
+  readonly readOnly: boolean;
+  readonly variables: readonly ObjectVariable[];
+}
+
+/** What libbpf would find in an object: everything a skeleton is made of. */
+export interface ObjectModel {
+  readonly license: string;
+  readonly maps: readonly ObjectMap[];
+  readonly programs: readonly ObjectProgram[];
+  readonly sections: readonly ObjectSection[];
+  readonly btf: Btf | undefined;
+}
+
+const ARENA_SECTION = '.addr_space.1';
+const STRUCT_OPS_SECTION = /^\??\.struct_ops(\.link)?$/;
+const MAP_TYPE_ARRAY = 2;
+const MAP_TYPE_ARENA = 33;
+const MAP_TYPE_STRUCT_OPS = 26;
+const BPF_F_RDONLY_PROG = 1 << 7;
+const BPF_F_MMAPABLE = 1 << 10;
+
+type Datasec = BtfType & { kind: 'datasec' };
+type Struct = BtfType & { kind: 'struct' | 'union' };
+
+/**
+ * Reads a compiled BPF object with libbpf's own rules (bpf_object__open in libbpf.c), so that maps,
+ * programs and the places of variables are those that will exist at run time.
+ */
+export function parseObject(bytes: Uint8Array): ObjectModel {
+  return new ObjectReader(parseElf(bytes)).read();
+}
+
+class ObjectReader {
+  readonly #elf: ElfFile;
+  readonly #btf: Btf | undefined;
+  readonly #symbols = new Map<string, ElfSymbol>();
+  readonly #maps: ObjectMap[] = [];
+  readonly #sections: ObjectSection[] = [];
+
+  constructor(elf: ElfFile) {
+    this.#elf = elf;
+    const section = elf.sections.find((candidate) => candidate.name === '.BTF');
+    this.#btf = section && parseBtf(section.bytes);
+    for (const symbol of elf.symbols) {
+      if (symbol.binding !== STB_LOCAL && symbol.name !== '') this.#symbols.set(symbol.name, symbol);
+    }
+  }
+
+  read(): ObjectModel {
+    const legacy = this.#elf.sections.find((section) => section.name === 'maps');
+    if (legacy !== undefined) {
+      throw new LoaderError(
+        'LEGACY_MAPS',
+        'The object defines maps in the legacy section "maps" (struct bpf_map_def), which libbpf no longer reads: define them in section ".maps" with __uint() and __type().',
+      );
+    }
+    const programs = this.#programs();
+    this.#declaredMaps();
+    this.#dataSections();
+    this.#kconfig();
+    this.#structOps();
+    const license = this.#elf.sections.find((section) => section.name === 'license');
+    return {
+      license: license === undefined ? '' : (stringAt(license.bytes, 0) ?? ''),
+      maps: this.#maps,
+      programs,
+      sections: this.#sections,
+      btf: this.#btf,
+    };
+  }
+
+  #programs(): ObjectProgram[] {
+    const found: { name: string; section: Section; offset: number }[] = [];
+    for (const symbol of this.#elf.symbols) {
+      if (symbol.type !== STT_FUNC) continue;
+      const section = this.#elf.sections[symbol.section];
+      if (section === undefined || section.type !== SHT_PROGBITS || section.size === 0) continue;
+      if ((section.flags & SHF_EXECINSTR) === 0) continue;
+      if (symbol.binding === STB_LOCAL && section.name !== '.text') {
+        throw new LoaderError(
+          'STATIC_PROGRAM',
+          `The program "${symbol.name}" in section "${section.name}" is static, which libbpf refuses: drop "static", or drop SEC() if it is a subprogram.`,
+        );
+      }
+      found.push({ name: symbol.name, section, offset: symbol.value });
+    }
+    found.sort((a, b) => a.section.index - b.section.index || a.offset - b.offset);
+    // A function in .text is a subprogram, unless it is all there is.
+    return found
+      .filter((program) => program.section.name !== '.text' || found.length === 1)
+      .map((program) => ({ name: program.name, section: program.section.name }));
+  }
+
+  #declaredMaps(): void {
+    if (!this.#elf.sections.some((section) => section.name === '.maps')) return;
+    if (this.#btf === undefined) {
+      throw new LoaderError('MALFORMED_BTF', 'The object declares maps but has no BTF: compile with -g.');
+    }
+    const datasec = this.#btf.section('.maps');
+    if (datasec === undefined) {
+      throw new LoaderError('MALFORMED_BTF', 'The object has a section ".maps" of which its BTF says nothing: compile with -g.');
+    }
+    for (const entry of datasec.vars) {
+      const variable = this.#variable(datasec, entry.type);
+      const definition = this.#btf.get(this.#btf.resolve(variable.type));
+      if (definition.kind !== 'struct') {
+        throw new LoaderError('MALFORMED_BTF', `The map "${variable.name}" is declared as a ${definition.kind}, not as a struct.`);
+      }
+      this.#maps.push({ ...mapDefinition(this.#btf, variable.name, definition), name: variable.name, section: undefined });
+    }
+  }
+
+  #variable(datasec: Datasec, id: number): BtfType & { kind: 'var' } {
+    const variable = this.#btf?.get(id);
+    if (variable?.kind !== 'var') {
+      throw new LoaderError('MALFORMED_BTF', `Section "${datasec.name}" of the BTF lists a type that is no variable.`);
+    }
+    return variable;
+  }
+
+  #dataSections(): void {
+    for (const section of this.#elf.sections) {
+      const { name } = section;
+      if (section.size === 0) continue;
+      if (section.type === SHT_PROGBITS && (section.flags & SHF_EXECINSTR) === 0) {
+        if (name === ARENA_SECTION) this.#arena(section);
+        else if (isSection(name, '.rodata')) this.#dataMap(section, true);
+        else if (isSection(name, '.data')) this.#dataMap(section, false);
+      } else if (section.type === SHT_NOBITS && isSection(name, '.bss')) {
+        this.#dataMap(section, false);
+      }
+    }
+  }
+
+  #dataMap(section: Section, readOnly: boolean): void {
+    const datasec = this.#btf?.section(section.name);
+    const variables = datasec === undefined ? [] : this.#globals(datasec);
+    this.#sectionMap(section.name, section.size, readOnly, variables);
+  }
+
+  #sectionMap(section: string, bytes: number, readOnly: boolean, variables: ObjectVariable[]): void {
+    const name = identifier(section.slice(1));
+    this.#maps.push({
+      name,
+      type: mapTypeName(MAP_TYPE_ARRAY),
+      typeNumber: MAP_TYPE_ARRAY,
+      keyBytes: 4,
+      valueBytes: bytes,
+      maxEntries: 1,
+      // libbpf maps only sections that have a variable to show.
+      flags: (readOnly ? BPF_F_RDONLY_PROG : 0) | (variables.length > 0 ? BPF_F_MMAPABLE : 0),
+      keyType: 0,
+      valueType: 0,
+      section,
+    });
+    if (variables.length > 0) this.#sections.push({ name, section, map: name, bytes, readOnly, variables });
+  }
+
+  /** Variables in the arena's address space live at the start of the (one) arena map. */
+  #arena(section: Section): void {
+    const arena = this.#maps.find((map) => map.typeNumber === MAP_TYPE_ARENA);
+    const datasec = this.#btf?.section(section.name);
+    if (arena === undefined || datasec === undefined) return;
+    const variables = this.#globals(datasec);
+    if (variables.length === 0) return;
+    this.#sections.push({ name: 'arena', section: section.name, map: arena.name, bytes: section.size, readOnly: false, variables });
+  }
+
+  /**
+   * The section's variables that other files may name, by offset. clang leaves offsets zero and
+   * the static linker fills them in, so they come from the symbols (btf_fixup_datasec in libbpf).
+   */
+  #globals(datasec: Datasec): ObjectVariable[] {
+    const btf = this.#btf as Btf;
+    const found: ObjectVariable[] = [];
+    for (const entry of datasec.vars) {
+      const variable = this.#variable(datasec, entry.type);
+      if (variable.linkage === VAR_STATIC || variable.linkage !== VAR_GLOBAL) continue;
+      const symbol = this.#symbols.get(variable.name);
+      if (symbol === undefined) {
+        throw new LoaderError('MALFORMED_BTF', `The variable "${variable.name}" of section "${datasec.name}" has no symbol.`);
+      }
+      if (symbol.visibility === STV_HIDDEN || symbol.visibility === STV_INTERNAL) continue;
+      found.push({
+        name: variable.name,
+        type: variable.type,
+        offset: datasec.size === 0 ? symbol.value : entry.offset,
+        bytes: btf.sizeOf(variable.type),
+      });
+    }
+    return found.sort((a, b) => a.offset - b.offset);
+  }
+
+  /** Values out of the kernel's configuration: libbpf lays them out itself and fills them in. */
+  #kconfig(): void {
+    const btf = this.#btf;
+    const datasec = btf?.section('.kconfig');
+    if (btf === undefined || datasec === undefined) return;
+    const externs = datasec.vars.map((entry) => {
+      const variable = this.#variable(datasec, entry.type);
+      return { name: variable.name, type: variable.type, bytes: btf.sizeOf(variable.type), align: alignOf(btf, variable.type) };
+    });
+    const undefinedNames = new Set<string>();
+    for (const symbol of this.#elf.symbols) {
+      const bound = symbol.binding === STB_GLOBAL || symbol.binding === STB_WEAK;
+      if (symbol.section === SHN_UNDEF && symbol.type === STT_NOTYPE && bound) undefinedNames.add(symbol.name);
+    }
+    const used = externs.filter((variable) => undefinedNames.has(variable.name));
+    // Largest alignment first, then by size, then by name (cmp_externs in libbpf).
+    used.sort((a, b) => b.align - a.align || a.bytes - b.bytes || (a.name < b.name ? -1 : 1));
+    let end = 0;
+    const variables = used.map(({ name, type, bytes, align }): ObjectVariable => {
+      const offset = Math.ceil(end / align) * align;
+      end = offset + bytes;
+      return { name, type, offset, bytes };
+    });
+    if (variables.length > 0) this.#sectionMap('.kconfig', end, true, variables);
+  }
+
+  #structOps(): void {
+    const btf = this.#btf;
+    if (btf === undefined) return;
+    for (const section of this.#elf.sections) {
+      if (!STRUCT_OPS_SECTION.test(section.name) || section.type !== SHT_PROGBITS || section.size === 0) continue;
+      const datasec = btf.section(section.name);
+      if (datasec === undefined) continue;
+      for (const entry of datasec.vars) {
+        const variable = this.#variable(datasec, entry.type);
+        const type = btf.resolve(variable.type);
+        this.#maps.push({
+          name: variable.name,
+          type: mapTypeName(MAP_TYPE_STRUCT_OPS),
+          typeNumber: MAP_TYPE_STRUCT_OPS,
+          keyBytes: 4,
+          valueBytes: btf.sizeOf(type),
+          maxEntries: 1,
+          flags: 0,
+          keyType: 0,
+          valueType: 0,
+          section: undefined,
+        });
+      }
+    }
+  }
+}
+
+function isSection(name: string, base: string): boolean {
+  return name === base || name.startsWith(`${base}.`);
+}
+
+function identifier(name: string): string {
+  return name.replace(/[^A-Za-z0-9_]/g, '_');
+}
+
+/** Natural alignment of a type, as libbpf computes it (btf__align_of). */
+function alignOf(btf: Btf, id: number, depth = 0): number {
+  const type = btf.get(btf.resolve(id));
+  if (depth > 32) return 1;
+  switch (type.kind) {
+    case 'int':
+    case 'float':
+    case 'enum':
+      return Math.max(1, Math.min(8, type.size));
+    case 'ptr':
+      return 8;
+    case 'array':
+      return alignOf(btf, type.type, depth + 1);
+    case 'struct':
+    case 'union':
+      return type.members.reduce((most, member) => Math.max(most, alignOf(btf, member.type, depth + 1)), 1);
+    default:
+      return 1;
+  }
+}
+
+/** The declaration of a BTF-defined map: each member's *type* carries a number or a type. */
+function mapDefinition(btf: Btf, mapName: string, struct: Struct): Omit<ObjectMap, 'name' | 'section'> {
+  let typeNumber = 0;
+  let keyBytes = 0;
+  let valueBytes = 0;
+  let keyType = 0;
+  let valueType = 0;
+  let maxEntries = 0;
+  let flags = 0;
+  for (const member of struct.members) {
+    switch (member.name) {
+      case 'type':
+        typeNumber = numberIn(btf, mapName, member.name, member.type);
+        break;
+      case 'max_entries':
+        maxEntries = numberIn(btf, mapName, member.name, member.type);
+        break;
+      case 'map_flags':
+        flags = numberIn(btf, mapName, member.name, member.type);
+        break;
+      case 'key_size':
+        keyBytes = numberIn(btf, mapName, member.name, member.type);
+        break;
+      case 'value_size':
+        valueBytes = numberIn(btf, mapName, member.name, member.type);
+        break;
+      case 'key':
+        keyType = pointeeOf(btf, mapName, member.name, member.type);
+        keyBytes = btf.sizeOf(keyType);
+        break;
+      case 'value':
+        valueType = pointeeOf(btf, mapName, member.name, member.type);
+        valueBytes = btf.sizeOf(valueType);
+        break;
+      case 'values':
+        // Maps in a map or programs in a map: the value is a descriptor.
+        valueBytes = 4;
+        break;
+      default:
+        break;
+    }
+  }
+  return { type: mapTypeName(typeNumber), typeNumber, keyBytes, valueBytes, maxEntries, flags, keyType, valueType };
+}
+
+function badMap(mapName: string, field: string): LoaderError {
+  return new LoaderError('MALFORMED_BTF', `The map "${mapName}" declares "${field}" in a form that is not known: use __uint(), __ulong() or __type().`);
+}
+
+/** `int (*name)[VALUE]` (__uint) or `enum { x = VALUE } name` (__ulong). */
+function numberIn(btf: Btf, mapName: string, field: string, id: number): number {
+  const type = btf.get(btf.resolve(id));
+  if (type.kind === 'enum' && type.values.length === 1) return Number(type.values[0]?.value);
+  const array = type.kind === 'ptr' ? btf.get(btf.resolve(type.type)) : undefined;
+  if (array?.kind !== 'array') throw badMap(mapName, field);
+  return array.length;
+}
+
+function pointeeOf(btf: Btf, mapName: string, field: string, id: number): number {
+  const type = btf.get(btf.resolve(id));
+  if (type.kind !== 'ptr') throw badMap(mapName, field);
+  return type.type;
+}
