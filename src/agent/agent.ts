@@ -1,0 +1,431 @@
+/**
+ * One host's half of a pair: carries out what the state machine decides, and
+ * tells it what happens. Decides nothing itself.
+ */
+
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { Gate, type GateStats } from '../dataplane/gate.js';
+import { CheckpointRelay, type PeerConnection } from '../peer/index.js';
+import {
+  initialState, isActive, isProtected, step,
+  type Effect, type PairConfig, type PairEvent, type PairState, type Phase, type Role, type TimerName,
+} from '../protocol/pair.js';
+import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRuntime } from '../qemu/index.js';
+import { ConfigError, describeVm, type AgentConfig } from './config.js';
+import { ControlError, ControlServer, type ControlRequest } from './control.js';
+import { Session } from './session.js';
+import { StateFile } from './state-file.js';
+import { PauseHistory } from './pause-history.js';
+import { Vm, type VmEvent } from './vm.js';
+
+/** What `status` answers. */
+export interface AgentStatus {
+  host: string;
+  pid: number;
+  role: Role;
+  phase: Phase;
+  protected: boolean;
+  active: boolean;
+  generation: number;
+  /** Why the VM is not protected; empty while it is. */
+  reason: string;
+  peer: { host: string; phase: Phase; rttUs: number | null; silentMs: number } | null;
+  refusedConnections: number;
+  vm: { name: string; pid: number | null; accel: 'kvm' | 'tcg'; accelReason: string; qemu: string };
+  checkpoints: { commits: number; lastMsAgo: number | null; pauseMsP50: number | null; pauseMsP99: number | null };
+  output: GateStats;
+}
+
+/** Something worth telling a person; times are CLOCK_MONOTONIC nanoseconds. */
+export type AgentNews =
+  | { event: 'note'; level: 'info' | 'warn' | 'error'; code: string; text: string; atNs: bigint }
+  | { event: 'phase'; role: Role; phase: Phase; atNs: bigint }
+  | { event: 'commit'; commits: number; pauseMs: number; atNs: bigint };
+
+/** How long a stopping primary waits for the secondary to give up its VM. */
+const partingMs = 1000;
+const nsPerMs = 1e6;
+
+export class Agent {
+  readonly #config: AgentConfig;
+  readonly #pairConfig: PairConfig;
+  readonly #log: Logger;
+  readonly #probe: QemuProbe;
+  readonly #stateFile: StateFile;
+  readonly #gate: Gate;
+  readonly #vm: Vm;
+  readonly #session: Session;
+  readonly #timers = new Map<TimerName, NodeJS.Timeout>();
+  readonly #watchers = new Set<(news: AgentNews) => void>();
+  readonly #pauses = new PauseHistory();
+  readonly #pending: PairEvent[] = [];
+  #control: ControlServer | undefined;
+  #relay: CheckpointRelay | undefined;
+  #state: PairState;
+  #dispatching = false;
+  /** Starts and ends of QEMU, one after the other. */
+  #lifecycle: Promise<void> = Promise.resolve();
+  /** Rises when the VM is destroyed: what an older VM failed at is no news. */
+  #vmEpoch = 0;
+  #lastNote = '';
+  #ended: () => void = () => {};
+  /** Resolves when the agent has stopped. */
+  readonly ended = new Promise<void>((resolve) => { this.#ended = resolve; });
+
+  /**
+   * Starts an agent; returns once its control socket answers.
+   * @throws ConfigError, QemuError, PeerError, BpfError... with nothing left behind
+   */
+  static async start(config: AgentConfig, log: Logger): Promise<Agent> {
+    await ensurePrivateFolder(config.runDir);
+    mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
+    const runtime = await locateQemu(config.vm.qemu === undefined ? {} : { explicitPath: config.vm.qemu });
+    const probe = await probeQemu(runtime);
+    const accel = chooseAccel(config, probe);
+    const agent = new Agent(config, log, runtime, probe, accel, await Gate.open({
+      ...config.network,
+      holdMemoryBytes: config.checkpoint.holdMemoryBytes,
+      limitPackets: config.checkpoint.maxHeldPackets,
+      limitBytes: config.checkpoint.maxHeldBytes,
+      onNotice: (notice, oldestNs) => agent.#dispatch(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' }),
+    }));
+    try {
+      await agent.#begin();
+    } catch (error) {
+      await agent.#end();
+      throw error;
+    }
+    return agent;
+  }
+
+  private constructor(config: AgentConfig, log: Logger, runtime: QemuRuntime, probe: QemuProbe, accel: 'kvm' | 'tcg', gate: Gate) {
+    const { digest, summary } = describeVm(config, accel, probe.version);
+    const { heartbeat, checkpoint } = config;
+    this.#config = config;
+    this.#log = log;
+    this.#probe = probe;
+    this.#gate = gate;
+    this.#stateFile = new StateFile(config.stateDir);
+    this.#state = initialState(config.role);
+    this.#pairConfig = {
+      host: config.host, vmDigest: digest, vmSummary: summary,
+      holdMs: checkpoint.holdMs, periodMs: checkpoint.periodMs,
+      checkpointTimeoutMs: checkpoint.timeoutMs, syncTimeoutMs: checkpoint.syncTimeoutMs,
+      leaseMs: heartbeat.intervalMs * heartbeat.missed, retryMs: config.peer.retryMs,
+      pauseSecondary: config.secondary === 'paused',
+    };
+    this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
+    this.#session = new Session(config, config.vm.name, readSecret(config), {
+      onUp: () => this.#dispatch({ type: 'peer-up' }),
+      onMessage: (message) => this.#dispatch({ type: 'message', message }),
+      onLost: (reason) => this.#dispatch({ type: 'peer-lost', reason }),
+      onAck: (sentNs) => this.#dispatch({ type: 'heartbeat-acked', sentNs }),
+      onCheckpointConnection: (connection) => this.#relayToIncoming(connection),
+      onRefused: (reason) => this.#log.warn({ code: 'PEER_REFUSED' }, reason),
+    });
+  }
+
+  /** Ends protection, the VM, and everything this agent made. */
+  async stop(): Promise<void> {
+    const mustPart = isProtected(this.#state) && this.#state.role === 'primary';
+    this.#dispatch({ type: 'command', command: 'stop' });
+    const deadlineMs = performance.now() + partingMs;
+    while (mustPart && this.#session.up && !(this.#stateFile.read()?.mayRunAlone ?? true) && performance.now() < deadlineMs) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    await this.#end();
+  }
+
+  status(): AgentStatus {
+    const { role, phase, generation, reason, peer, commits } = this.#state;
+    const pulse = this.#session.pulse;
+    return {
+      host: this.#config.host, pid: process.pid, role, phase, generation, reason,
+      protected: isProtected(this.#state), active: isActive(this.#state),
+      peer: peer && pulse ? { host: peer.host, phase: peer.phase, rttUs: pulse.rttUs ?? null, silentMs: pulse.silentMs } : null,
+      refusedConnections: this.#session.refusals,
+      vm: {
+        name: this.#config.vm.name, pid: this.#vm.pid ?? null, accel: this.#vm.accel,
+        accelReason: this.#probe.kvm.reason, qemu: this.#probe.version,
+      },
+      checkpoints: { commits, ...this.#pauses.summary() },
+      output: this.#gate.stats(),
+    };
+  }
+
+  async #begin(): Promise<void> {
+    const remembered = this.#stateFile.read();
+    const vmAlive = await this.#vm.adopt();
+    await this.#session.listen();
+    this.#control = await ControlServer.listen(join(this.#config.runDir, 'agent.sock'), (request, push, ended) => this.#answer(request, push, ended));
+    this.#log.info({ host: this.#config.host, qemu: this.#probe.version, accel: this.#vm.accel }, `The agent of ${this.#config.host} has started.`);
+    this.#dispatch({
+      type: 'start', vmAlive, role: remembered?.role ?? this.#config.role,
+      generation: remembered?.generation ?? 0, mayRunAlone: remembered?.mayRunAlone ?? true,
+    });
+  }
+
+  async #end(): Promise<void> {
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+    this.#relay?.close('the agent ends');
+    await this.#session.close();
+    this.#control?.close();
+    await this.#lifecycle;
+    await this.#vm.destroy();
+    await this.#gate.close();
+    this.#log.info('The agent has ended.');
+    this.#ended();
+  }
+
+  // ---- events in -----------------------------------------------------------
+
+  #dispatch(event: PairEvent): void {
+    this.#pending.push(event);
+    if (this.#dispatching) return; // an effect's own news waits for the other effects
+    this.#dispatching = true;
+    try {
+      for (let next = this.#pending.shift(); next; next = this.#pending.shift()) this.#step(next);
+    } finally {
+      this.#dispatching = false;
+    }
+  }
+
+  #step(event: PairEvent): void {
+    const before = this.#state;
+    const { state, effects } = step(before, event, process.hrtime.bigint(), this.#pairConfig);
+    this.#state = state;
+    for (const effect of effects) {
+      try {
+        this.#execute(effect);
+      } catch (error) {
+        // What follows may rely on this one having happened.
+        this.#pending.push({ type: 'failed', what: effect.type, reason: (error as Error).message });
+        break;
+      }
+    }
+    if (before.phase !== state.phase || before.role !== state.role) {
+      this.#tell({ event: 'phase', role: state.role, phase: state.phase, atNs: process.hrtime.bigint() });
+    }
+  }
+
+  #onVmEvent(event: VmEvent): void {
+    switch (event.type) {
+      case 'stopped': return this.#dispatch({ type: 'vm-stopped', stampNs: event.stampNs, receivedNs: event.receivedNs });
+      case 'resumed': return this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
+      case 'colo-entered': return this.#dispatch({ type: 'colo-entered' });
+      case 'migration-failed': return this.#dispatch({ type: 'failed', what: 'Copying the VM', reason: 'QEMU says no more; see qemu.log' });
+      case 'colo-exit': return this.#dispatch({ type: 'colo-exit', reason: event.reason });
+      case 'exited': return this.#dispatch({ type: 'vm-exited', clean: event.clean, reason: event.reason });
+    }
+  }
+
+  // ---- effects out ---------------------------------------------------------
+
+  #execute(effect: Effect): void {
+    switch (effect.type) {
+      case 'dial': return this.#session.dial();
+      case 'hang-up': return this.#session.hangUp(effect.reason);
+      case 'send': return this.#session.send(effect.message);
+      case 'start-vm': return this.#inTurn('Starting the VM', () => this.#vm.start());
+      case 'start-incoming-vm':
+        return this.#inTurn('Preparing the secondary VM', async () => {
+          await this.#vm.startIncoming();
+          this.#dispatch({ type: 'vm-listening' });
+        });
+      case 'destroy-vm':
+        this.#vmEpoch++;
+        this.#relay?.close('the VM is given up');
+        return this.#inTurn('Ending the VM', () => this.#vm.destroy());
+      case 'migrate': return this.#inTurn('Copying the VM', () => this.#migrate());
+      case 'trigger-checkpoint': return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
+      case 'drop-secondary':
+        this.#relay?.close('protection has ended');
+        return this.#now('Letting the VM go on', () => this.#vm.dropSecondary());
+      case 'take-over-vm': return void this.#takeOver();
+      case 'pause-vm': return this.#now('Pausing the secondary VM', () => this.#vm.pause());
+      case 'gate': return this.#gate.setMode(effect.mode);
+      case 'lease': return this.#gate.setLease(effect.untilNs);
+      case 'release': {
+        this.#gate.releaseUpTo(effect.upToNs);
+        const pauseMs = Number(effect.pauseNs) / nsPerMs;
+        this.#pauses.add(pauseMs);
+        this.#log.debug({ pauseMs, commits: this.#state.commits }, 'commit');
+        return this.#tell({ event: 'commit', commits: this.#state.commits, pauseMs, atNs: process.hrtime.bigint() });
+      }
+      case 'release-all': return this.#gate.releaseAll();
+      case 'discard': return this.#gate.discard();
+      case 'announce': return this.#now('Announcing the VM', () => this.#vm.announce());
+      case 'persist': {
+        const { role, generation, mayRunAlone } = effect;
+        return this.#stateFile.write({ role, generation, mayRunAlone });
+      }
+      case 'timer': return this.#setTimer(effect.name, effect.ms);
+      case 'cancel-timer': return this.#cancelTimer(effect.name);
+      case 'note': return this.#note(effect.level, effect.code, effect.text);
+    }
+  }
+
+  /** Runs an operation on the VM at once. */
+  #now(what: string, operation: () => Promise<void>): void {
+    const epoch = this.#vmEpoch;
+    void operation().catch((error: unknown) => {
+      if (epoch === this.#vmEpoch) this.#dispatch({ type: 'failed', what, reason: (error as Error).message });
+    });
+  }
+
+  /** Runs an operation on the VM after those that were asked for before. */
+  #inTurn(what: string, operation: () => Promise<void>): void {
+    const epoch = this.#vmEpoch;
+    this.#lifecycle = this.#lifecycle.then(operation).catch((error: unknown) => {
+      this.#log.error({ err: error }, `${what} failed.`);
+      if (epoch === this.#vmEpoch) this.#dispatch({ type: 'failed', what, reason: (error as Error).message });
+    });
+  }
+
+  async #takeOver(): Promise<void> {
+    this.#relay?.close('taking over');
+    try {
+      await this.#vm.takeOver();
+      this.#dispatch({ type: 'took-over' });
+    } catch (error) {
+      this.#dispatch({ type: 'takeover-failed', reason: (error as Error).message });
+    }
+  }
+
+  async #migrate(): Promise<void> {
+    const { socket } = await this.#session.openCheckpointConnection();
+    const socketPath = join(this.#config.runDir, 'migrate.sock');
+    const { relay } = await CheckpointRelay.listen({ socketPath, peer: socket });
+    await this.#vm.migrate(socketPath);
+    this.#useRelay(await relay);
+  }
+
+  /** Secondary: the primary's checkpoints come in. */
+  #relayToIncoming(connection: PeerConnection): void {
+    this.#now('Receiving checkpoints', async () => {
+      this.#useRelay(await CheckpointRelay.connect({ socketPath: this.#vm.incomingSocket, peer: connection.socket }));
+    });
+  }
+
+  #useRelay(relay: CheckpointRelay): void {
+    this.#relay?.close('a new one takes its place');
+    this.#relay = relay;
+    void relay.ended.then(({ reason }) => {
+      if (this.#relay !== relay) return;
+      this.#relay = undefined;
+      this.#dispatch({ type: 'failed', what: 'The checkpoint relay', reason });
+    });
+  }
+
+  #setTimer(name: TimerName, ms: number): void {
+    this.#cancelTimer(name);
+    this.#timers.set(name, setTimeout(() => {
+      this.#timers.delete(name);
+      this.#dispatch({ type: 'timer', name });
+    }, ms));
+  }
+
+  #cancelTimer(name: TimerName): void {
+    clearTimeout(this.#timers.get(name));
+    this.#timers.delete(name);
+  }
+
+  #note(level: 'info' | 'warn' | 'error', code: string, text: string): void {
+    // What repeats with every attempt to pair is said once.
+    if (text !== this.#lastNote) this.#log[level]({ code }, text);
+    this.#lastNote = text;
+    this.#tell({ event: 'note', level, code, text, atNs: process.hrtime.bigint() });
+  }
+
+  #tell(news: AgentNews): void {
+    for (const watcher of this.#watchers) watcher(news);
+  }
+
+  // ---- control socket ------------------------------------------------------
+
+  async #answer(request: ControlRequest, push: (value: unknown) => void, ended: AbortSignal): Promise<unknown> {
+    switch (request.command) {
+      case 'status': return this.status();
+      case 'checkpoint': return this.#checkpoint();
+      case 'failover': return this.#failover();
+      case 'start-alone':
+        if (this.#state.phase !== 'fenced') throw new ControlError('NOT_FENCED', `${this.#config.host} is ${this.#state.phase}, not fenced: there is nothing to decide.`);
+        this.#dispatch({ type: 'command', command: 'start-alone' });
+        return this.status();
+      case 'watch':
+        this.#watchers.add(push);
+        ended.addEventListener('abort', () => this.#watchers.delete(push));
+        return this.status();
+      case 'stop':
+        setImmediate(() => void this.stop());
+        return {};
+    }
+  }
+
+  /** Asks for a checkpoint and waits for its commit. */
+  async #checkpoint(): Promise<{ pauseMs: number }> {
+    this.#requireProtected('checkpoint');
+    if (this.#state.role === 'secondary') throw new ControlError('NOT_PRIMARY', 'Checkpoints are asked for at the primary.');
+    const commit = this.#await((news) => news.event === 'commit' ? { pauseMs: news.pauseMs } : undefined, this.#config.checkpoint.timeoutMs, 'The checkpoint did not commit');
+    this.#dispatch({ type: 'command', command: 'checkpoint' });
+    return commit;
+  }
+
+  /** Moves the VM to the other host and waits until this host has changed its part. */
+  async #failover(): Promise<AgentStatus> {
+    this.#requireProtected('failover');
+    const { role } = this.#state;
+    const changed = this.#await((news) => news.event === 'phase' && news.role !== role ? true : undefined, 15_000, 'The failover did not happen');
+    this.#dispatch({ type: 'command', command: 'failover' });
+    await changed;
+    return this.status();
+  }
+
+  #requireProtected(what: string): void {
+    if (isProtected(this.#state)) return;
+    throw new ControlError('NOT_PROTECTED', `No ${what}: the VM is not protected (${this.#state.role}, ${this.#state.phase}: ${this.#state.reason}).`);
+  }
+
+  #await<T>(pick: (news: AgentNews) => T | undefined, timeoutMs: number, otherwise: string): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.#watchers.delete(watcher);
+      };
+      const watcher = (news: AgentNews): void => {
+        const picked = pick(news);
+        if (picked === undefined) return;
+        done();
+        resolve(picked);
+      };
+      const timer = setTimeout(() => {
+        done();
+        reject(new ControlError('TIMEOUT', `${otherwise} within ${timeoutMs} ms.`));
+      }, timeoutMs);
+      this.#watchers.add(watcher);
+    });
+  }
+}
+
+function chooseAccel(config: AgentConfig, probe: QemuProbe): 'kvm' | 'tcg' {
+  const { accel } = config.vm;
+  if (accel === 'kvm' && !probe.kvm.usable) {
+    throw new ConfigError(`vm.accel is "kvm", but KVM cannot be used on this host: ${probe.kvm.reason}. Set it to "auto" or "tcg".`);
+  }
+  return accel === 'auto' ? (probe.kvm.usable ? 'kvm' : 'tcg') : accel;
+}
+
+function readSecret(config: AgentConfig): Buffer | undefined {
+  const path = config.peer.secretFile;
+  if (path === undefined) return undefined;
+  try {
+    const secret = readFileSync(path);
+    if (secret.length < 16) throw new Error(`it has ${secret.length} bytes; at least 16 are needed`);
+    return secret;
+  } catch (cause) {
+    throw new ConfigError(`peer.secretFile ${path} cannot be used: ${(cause as Error).message}.`, { cause });
+  }
+}

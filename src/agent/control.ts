@@ -1,0 +1,214 @@
+/**
+ * The agent's control socket: a private unix socket, one JSON object a line in
+ * each direction. Every request gets exactly one answer; `watch` then streams.
+ */
+
+import { chmodSync, rmSync } from 'node:fs';
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { z } from 'zod';
+
+const largestRequestBytes = 64 * 1024;
+const largestAnswerBytes = 4 * 1024 * 1024;
+const mostConnections = 64;
+
+const requestSchema = z.strictObject({
+  command: z.enum(['status', 'checkpoint', 'failover', 'start-alone', 'watch', 'stop']),
+  /** For `status`: leave the history of checkpoints out. */
+  brief: z.boolean().optional(),
+});
+
+export type ControlRequest = z.infer<typeof requestSchema>;
+export type ControlCommand = ControlRequest['command'];
+
+type Answer = { ok: true; result: unknown } | { ok: false; code: string; error: string };
+
+/** The agent refused a request, or could not be reached. */
+export class ControlError extends Error {
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'ControlError';
+    this.code = code;
+  }
+}
+
+/**
+ * Answers a request. `push` sends further lines on the same connection (for
+ * `watch`), until `ended` aborts.
+ */
+export type ControlHandler = (
+  request: ControlRequest,
+  push: (value: unknown) => void,
+  ended: AbortSignal,
+) => Promise<unknown>;
+
+export class ControlServer {
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  readonly #path: string;
+
+  private constructor(server: Server, path: string) {
+    this.#server = server;
+    this.#path = path;
+  }
+
+  /** Listens at `path`, in place of a socket that a dead agent left there. */
+  static async listen(path: string, handle: ControlHandler): Promise<ControlServer> {
+    rmSync(path, { force: true });
+    const server = createServer();
+    const control = new ControlServer(server, path);
+    server.maxConnections = mostConnections;
+    server.on('connection', (socket) => control.#serve(socket, handle));
+    // The folder is private already; the mask closes the moment before chmod.
+    const mask = process.umask(0o177);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(path, resolve);
+      });
+    } finally {
+      process.umask(mask);
+    }
+    chmodSync(path, 0o600);
+    return control;
+  }
+
+  close(): void {
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+    rmSync(this.#path, { force: true });
+  }
+
+  #serve(socket: Socket, handle: ControlHandler): void {
+    const ended = new AbortController();
+    this.#sockets.add(socket);
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => {
+      this.#sockets.delete(socket);
+      ended.abort();
+    });
+    const send = (value: unknown): void => {
+      // A watcher that does not read is cut off before it costs memory.
+      if (socket.writableLength > largestAnswerBytes) socket.destroy();
+      if (!socket.destroyed) socket.write(JSON.stringify(value, withBigInts) + '\n');
+    };
+    readLines(socket, largestRequestBytes, (line) => {
+      void answer(line, handle, send, ended.signal).then(send);
+    }, (reason) => {
+      send({ ok: false, code: 'CONTROL_REQUEST', error: reason } satisfies Answer);
+      socket.destroySoon();
+    });
+  }
+}
+
+async function answer(line: string, handle: ControlHandler, push: (value: unknown) => void, ended: AbortSignal): Promise<Answer> {
+  let request: ControlRequest;
+  try {
+    request = requestSchema.parse(JSON.parse(line));
+  } catch {
+    return { ok: false, code: 'CONTROL_REQUEST', error: `This is not a request the agent knows: ${line.slice(0, 80)}` };
+  }
+  try {
+    return { ok: true, result: await handle(request, push, ended) };
+  } catch (error) {
+    const code = (error as { code?: unknown }).code;
+    return { ok: false, code: typeof code === 'string' ? code : 'FAILED', error: (error as Error).message };
+  }
+}
+
+/** Sends one request to the agent at `path` and returns its result. @throws ControlError */
+export async function callAgent(path: string, request: ControlRequest, options: { timeoutMs?: number } = {}): Promise<unknown> {
+  for await (const value of converse(path, request, options.timeoutMs ?? 30_000)) return value;
+  throw new ControlError('AGENT_GONE', `The agent at ${path} ended without an answer.`);
+}
+
+/** Follows what happens in the agent: first its answer, then each pushed value. */
+export async function* watchAgent(path: string, signal?: AbortSignal): AsyncGenerator<unknown> {
+  yield* converse(path, { command: 'watch' }, undefined, signal);
+}
+
+async function* converse(path: string, request: ControlRequest, timeoutMs: number | undefined, signal?: AbortSignal): AsyncGenerator<unknown> {
+  const socket = createConnection(path);
+  const queue: unknown[] = [];
+  let failure: ControlError | undefined;
+  let done = false;
+  let wake: () => void = () => {};
+  const end = (error?: ControlError): void => {
+    failure ??= error;
+    done = true;
+    socket.destroy();
+    wake();
+  };
+  const onAbort = (): void => end();
+  signal?.addEventListener('abort', onAbort);
+  if (timeoutMs !== undefined) {
+    socket.setTimeout(timeoutMs, () => end(new ControlError('AGENT_TIMEOUT', `The agent at ${path} gave no answer within ${timeoutMs} ms.`)));
+  }
+  socket.on('error', (cause) => end(unreachable(path, cause)));
+  socket.on('close', () => end());
+  readLines(socket, largestAnswerBytes, (line) => {
+    queue.push(JSON.parse(line));
+    wake();
+  }, (reason) => end(new ControlError('AGENT_ANSWER', reason)));
+  socket.write(JSON.stringify(request) + '\n');
+  try {
+    let first = true;
+    for (;;) {
+      if (queue.length > 0) {
+        const value = queue.shift();
+        if (!first) yield value;
+        else {
+          first = false;
+          const reply = value as Answer;
+          if (!reply.ok) throw new ControlError(reply.code, reply.error);
+          yield reply.result;
+        }
+      } else if (failure) throw failure;
+      else if (done) return;
+      else await new Promise<void>((resolve) => { wake = resolve; });
+    }
+  } finally {
+    signal?.removeEventListener('abort', onAbort);
+    socket.destroy();
+  }
+}
+
+function unreachable(path: string, cause: Error): ControlError {
+  const code = (cause as NodeJS.ErrnoException).code;
+  const why = code === 'ENOENT' || code === 'ECONNREFUSED'
+    ? 'no agent listens there; is it running, and is this its socket?'
+    : code === 'EACCES' ? 'it belongs to root; use sudo' : cause.message;
+  return new ControlError('AGENT_UNREACHABLE', `The agent at ${path} cannot be reached: ${why}`, { cause });
+}
+
+function readLines(socket: Socket, largestBytes: number, onLine: (line: string) => void, onTooLong: (reason: string) => void): void {
+  let parts: Buffer[] = [];
+  let bytes = 0;
+  let broken = false;
+  socket.on('data', (chunk: Buffer) => {
+    let rest = chunk;
+    while (!broken) {
+      const end = rest.indexOf(10);
+      const piece = end < 0 ? rest : rest.subarray(0, end);
+      bytes += piece.length;
+      if (bytes > largestBytes) {
+        broken = true;
+        parts = [];
+        onTooLong(`A line longer than ${largestBytes} bytes is refused.`);
+        return;
+      }
+      parts.push(piece);
+      if (end < 0) return;
+      const line = Buffer.concat(parts).toString('utf8');
+      parts = [];
+      bytes = 0;
+      onLine(line);
+      rest = rest.subarray(end + 1);
+    }
+  });
+}
+
+function withBigInts(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? value.toString() : value;
+}

@@ -1,0 +1,26 @@
+/** The check that every message of the peer passes before the state machine sees it. */
+
+import { z } from 'zod';
+import type { Message } from '../protocol/messages.js';
+
+const text = z.string().max(2000);
+const generation = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const phase = z.enum(['alone', 'pairing', 'syncing', 'protected', 'checkpointing', 'taking-over', 'active-alone', 'fenced']);
+
+const schema = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('greeting'), host: z.string().max(63), role: z.enum(['primary', 'secondary']), phase, generation, active: z.boolean() }),
+  z.strictObject({ type: z.literal('offer'), generation, vmDigest: z.string().max(128), vmSummary: text }),
+  z.strictObject({ type: z.literal('ready') }),
+  z.strictObject({ type: z.literal('refuse'), code: z.string().max(40), reason: text }),
+  z.strictObject({ type: z.literal('protected'), generation }),
+  z.strictObject({ type: z.literal('unprotect'), reason: text }),
+  z.strictObject({ type: z.literal('unprotected') }),
+  z.strictObject({ type: z.literal('take-over'), reason: text }),
+  z.strictObject({ type: z.literal('request-failover') }),
+  z.strictObject({ type: z.literal('request-checkpoint') }),
+]);
+
+/** @throws if this is no message of the protocol */
+export function parseMessage(value: unknown): Message {
+  return schema.parse(value) satisfies Message;
+}

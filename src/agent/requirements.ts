@@ -1,0 +1,25 @@
+import { existsSync } from 'node:fs';
+
+/** This host cannot run what colopp needs. */
+export class RequirementError extends Error {
+  readonly code: 'NEEDS_ROOT' | 'NO_BTF';
+
+  constructor(code: 'NEEDS_ROOT' | 'NO_BTF', message: string) {
+    super(message);
+    this.name = 'RequirementError';
+    this.code = code;
+  }
+}
+
+/** @throws RequirementError if this process cannot load BPF programs and make taps */
+export function requireKernel(btfPath = '/sys/kernel/btf/vmlinux'): void {
+  if (process.geteuid?.() !== 0) {
+    throw new RequirementError('NEEDS_ROOT', 'The agent needs root: it makes taps and loads BPF programs. Run it with sudo.');
+  }
+  if (!existsSync(btfPath)) {
+    throw new RequirementError('NO_BTF', `This kernel has no type information (${btfPath} is missing), which the BPF programs need. Use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian's are.`);
+  }
+  if (!existsSync('/dev/net/tun')) {
+    throw new RequirementError('NO_BTF', 'There is no /dev/net/tun, which holds the VM\'s network. Load it: modprobe tun');
+  }
+}

@@ -1,0 +1,78 @@
+import { Command } from 'commander';
+import { pino } from 'pino';
+import { Agent } from '../agent/agent.js';
+import { loadConfig } from '../agent/config.js';
+import { requireKernel } from '../agent/requirements.js';
+
+const help = `
+Example of a configuration file (the primary; its peer has role, host, listen and address swapped):
+
+  host: alpha
+  role: primary
+  runDir: /run/colopp              # sockets and logs
+  stateDir: /var/lib/colopp        # remembers who may run the VM
+  vm:
+    name: shop
+    memoryMiB: 2048
+    vcpus: 2
+    kernel: /srv/shop/vmlinuz      # kernel, initrd, append, mac: the same on both hosts
+    initrd: /srv/shop/initrd.img
+    append: console=ttyS0
+    mac: 52:54:00:12:34:56
+    accel: auto                    # kvm, tcg, or what this host can
+  network:
+    bridge: br0                    # leads to the clients; must exist
+    tap: clp-tap0                  # made by the agent
+    holdTap: clp-hold0             # made by the agent; output waits there
+  peer:
+    listen: 10.9.0.1:7749          # on the replication network
+    address: 10.9.0.2:7749
+    secretFile: /etc/colopp/secret # at least 16 bytes, the same on both hosts
+    retryMs: 1000
+  heartbeat: { intervalMs: 100, missed: 3 }
+  checkpoint:
+    holdMs: 10                     # a checkpoint starts this long after a packet was held
+    periodMs: 10000                # or at this period
+    timeoutMs: 10000               # one that takes longer ends the protection
+    syncTimeoutMs: 120000
+    maxHeldPackets: 4096           # more than this starts a checkpoint at once
+    maxHeldBytes: 16777216
+    holdMemoryBytes: 268435456
+  secondary: paused                # or active
+
+Examples:
+  colopp agent --config /etc/colopp/agent.yaml
+  colopp agent --config /etc/colopp/agent.yaml --check
+
+Ctrl-C ends the protection, the VM and the agent, and leaves nothing behind.`;
+
+export function agentCommand(): Command {
+  return new Command('agent')
+    .description("run this host's half of a pair")
+    .requiredOption('-c, --config <file>', 'configuration file (YAML)')
+    .option('--check', 'only check the configuration')
+    .option('--log-level <level>', 'trace, debug, info, warn or error', 'info')
+    .addHelpText('after', help)
+    .action(run);
+}
+
+async function run(options: { config: string; check?: boolean; logLevel: string }): Promise<void> {
+  const config = loadConfig(options.config);
+  if (options.check) {
+    process.stdout.write(`${options.config} is a valid configuration.\n`);
+    return;
+  }
+  requireKernel();
+  const log = pino({ level: options.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  const agent = await Agent.start(config, log);
+  let stopping = false;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      if (stopping) return;
+      stopping = true;
+      log.info(`Ending on ${signal}.`);
+      void agent.stop();
+    });
+  }
+  await agent.ended;
+}

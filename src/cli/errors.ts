@@ -1,0 +1,28 @@
+/** Errors that come from how colopp was set up or called, not from what happened then. */
+const environmentCodes = new Set([
+  'CONFIG', 'LAB', 'USAGE', 'NEEDS_ROOT', 'NO_BTF', 'AGENT_UNREACHABLE',
+  'QEMU_VERSION', 'QEMU_COLO', 'QEMU_MISSING', 'QEMU_CONFIG', 'PEER_LISTEN',
+]);
+
+/** 2 for wrong usage, configuration or environment, else 1. */
+export function exitCodeOf(error: unknown): 1 | 2 {
+  const code = (error as { code?: unknown }).code;
+  return typeof code === 'string' && environmentCodes.has(code) || error instanceof RangeError ? 2 : 1;
+}
+
+/** One sentence on standard error; the stack only for what should never happen. */
+export function report(error: unknown): void {
+  const expected = error instanceof Error && ('code' in error || error instanceof RangeError);
+  const text = expected ? error.message : error instanceof Error ? error.stack ?? error.message : String(error);
+  process.stderr.write(`colopp: ${text}\n`);
+}
+
+/** Wrong usage that commander cannot see. */
+export class UsageError extends Error {
+  readonly code = 'USAGE';
+
+  constructor(message: string) {
+    super(message);
+    this.name = 'UsageError';
+  }
+}

@@ -1,0 +1,72 @@
+/** Commands to a running agent. */
+
+import { Command } from 'commander';
+import type { AgentStatus } from '../agent/agent.js';
+import { callAgent, type ControlCommand } from '../agent/control.js';
+import { Lab } from '../lab/lab.js';
+import { UsageError } from './errors.js';
+import { statusText } from './status-text.js';
+
+const defaultSocket = '/run/colopp/agent.sock';
+
+interface Target { socket?: string; lab?: string; host?: string; json?: boolean }
+
+function command(name: string, description: string, examples: string): Command {
+  return new Command(name)
+    .description(description)
+    .option('-s, --socket <path>', `control socket of the agent (default: $COLOPP_SOCKET or ${defaultSocket})`)
+    .option('--lab <name>', 'an agent of this lab instead; with --host')
+    .option('--host <a|b>', 'which host of the lab', 'a')
+    .option('--json', 'print JSON')
+    .addHelpText('after', `\nExamples:\n${examples}`);
+}
+
+function socketOf(target: Target): string {
+  if (target.lab === undefined) return target.socket ?? process.env['COLOPP_SOCKET'] ?? defaultSocket;
+  if (target.socket !== undefined) throw new UsageError('Use --socket or --lab, not both.');
+  if (target.host !== 'a' && target.host !== 'b') throw new UsageError(`A lab has the hosts a and b, not "${target.host}".`);
+  return new Lab(target.lab).socket(target.host);
+}
+
+async function ask<T>(target: Target, command: ControlCommand): Promise<T> {
+  return await callAgent(socketOf(target), { command }) as T;
+}
+
+function print(target: Target, result: unknown, text: string): void {
+  process.stdout.write(target.json ? `${JSON.stringify(result, null, 2)}\n` : `${text}\n`);
+}
+
+export function statusCommand(): Command {
+  return command('status', 'show what an agent is doing', `  colopp status
+  colopp status --lab lab --host b
+  colopp status --json | jq .output.heldPackets`)
+    .action(async (target: Target) => {
+      const status = await ask<AgentStatus>(target, 'status');
+      print(target, status, statusText(status));
+    });
+}
+
+export function checkpointCommand(): Command {
+  return command('checkpoint', 'make a checkpoint now and wait for its commit', '  colopp checkpoint')
+    .action(async (target: Target) => {
+      const result = await ask<{ pauseMs: number }>(target, 'checkpoint');
+      print(target, result, `Committed. The VM was paused for ${result.pauseMs.toFixed(1)} ms.`);
+    });
+}
+
+export function failoverCommand(): Command {
+  return command('failover', 'move the VM to the other host now', `  colopp failover
+  colopp failover --lab lab --host a`)
+    .action(async (target: Target) => {
+      const status = await ask<AgentStatus>(target, 'failover');
+      print(target, status, status.active ? `${status.host} runs the VM now.` : `${status.host} has handed the VM over.`);
+    });
+}
+
+export function startAloneCommand(): Command {
+  return command('start-alone', 'let a fenced host run the VM: only if you are sure that its peer does not', '  colopp start-alone')
+    .action(async (target: Target) => {
+      const status = await ask<AgentStatus>(target, 'start-alone');
+      print(target, status, `${status.host} runs the VM in generation ${status.generation}, unprotected.`);
+    });
+}

@@ -1,0 +1,24 @@
+import type { AgentStatus } from '../agent/agent.js';
+
+/** An agent's status for people: a few aligned lines. */
+export function statusText(status: AgentStatus): string {
+  const { output, checkpoints, peer, vm } = status;
+  const rows: [string, string][] = [
+    ['host', `${status.host} (${status.role}), agent ${status.pid}`],
+    ['state', `${status.phase}${status.protected ? '' : `: ${status.reason}`}`],
+    ['VM', vm.pid === null ? 'not running here' : `${vm.name}, ${vm.accel}, QEMU ${vm.qemu}, process ${vm.pid}${status.active ? '' : ', not speaking'}`],
+    ['peer', peer === null ? 'not connected' : `${peer.host}, ${peer.phase}, heard ${peer.silentMs.toFixed(0)} ms ago${peer.rttUs === null ? '' : `, round trip ${(peer.rttUs / 1000).toFixed(1)} ms`}`],
+    ['generation', `${status.generation}`],
+    ['commits', `${checkpoints.commits}${checkpoints.pauseMsP50 === null ? '' : `, pause p50 ${checkpoints.pauseMsP50.toFixed(1)} ms, p99 ${checkpoints.pauseMsP99?.toFixed(1)} ms`}`],
+    ['held', `${output.heldPackets} packets, ${bytes(output.heldBytes)}${output.oldestMs > 0 ? `, oldest ${output.oldestMs.toFixed(1)} ms` : ''}`],
+    ['output', `${output.releasedPackets} released, ${output.passedPackets} passed, ${output.droppedPackets} dropped`],
+  ];
+  if (status.refusedConnections > 0) rows.push(['refused', `${status.refusedConnections} connections to the peer port`]);
+  return rows.map(([name, text]) => `${name.padEnd(11)} ${text}`).join('\n');
+}
+
+export function bytes(count: number): string {
+  if (count < 1024) return `${count} B`;
+  if (count < 1024 * 1024) return `${(count / 1024).toFixed(1)} KiB`;
+  return `${(count / 1024 / 1024).toFixed(1)} MiB`;
+}

@@ -1,0 +1,63 @@
+/**
+ * The clients' own process, which runs in the client namespace of a lab. Takes
+ * orders from its parent: connect and run; say how far the download is; stop,
+ * read everything back, report.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HttpReader, RedisWriter, type Client } from './clients.js';
+import type { ClientOrder, ClientNews } from './client-process.js';
+
+const finishMs = 15_000;
+
+let clients: Client[] = [];
+let writers: RedisWriter[] = [];
+let download: HttpReader | undefined;
+let running: Promise<unknown> = Promise.resolve();
+
+function tell(news: ClientNews): void {
+  process.send!(news);
+}
+
+async function start(order: Extract<ClientOrder, { type: 'start' }>): Promise<void> {
+  const redis = { host: order.guest, port: order.redisPort };
+  const http = { host: order.guest, port: order.httpPort };
+  writers = Array.from({ length: order.writers }, (_, i) => new RedisWriter(i, redis));
+  const readers = Array.from({ length: order.readers }, (_, i) => new HttpReader(`http ${i}`, '/1k', http));
+  download = new HttpReader('download', '/1m', http, 0);
+  clients = [...writers, ...readers, download];
+  for (const client of clients) await client.connect();
+  running = Promise.all(clients.map((client) => client.run()));
+  tell({ type: 'started', connections: clients.length });
+}
+
+async function stop(sinceNs: bigint): Promise<void> {
+  for (const client of clients) client.stop();
+  await Promise.race([running, sleep(finishMs)]);
+  const reports = clients.map((client) => client.report(sinceNs));
+  for (const client of clients) client.close();
+  const lost = await Promise.all(writers.map((writer) => writer.countLost()));
+  tell({
+    type: 'stopped',
+    reports: reports.map((report) => ({ ...report, firstReplyNs: report.firstReplyNs.toString() })),
+    acknowledged: writers.reduce((sum, writer) => sum + writer.acknowledged, 0),
+    lost: lost.reduce((sum, count) => sum + count, 0),
+  });
+}
+
+async function obey(order: ClientOrder): Promise<void> {
+  switch (order.type) {
+    case 'start': return start(order);
+    case 'progress': return tell({
+      type: 'progress', downloadBytes: download?.partialBytes ?? 0,
+      acknowledged: writers.reduce((sum, writer) => sum + writer.acknowledged, 0),
+    });
+    case 'stop': return stop(BigInt(order.sinceNs));
+  }
+}
+
+process.on('message', (order: ClientOrder) => {
+  obey(order).catch((error: unknown) => tell({ type: 'failed', reason: (error as Error).message }));
+});
+// The parent's end is ours.
+process.on('disconnect', () => process.exit(0));

@@ -1,0 +1,71 @@
+/** The parent's view of the clients in a lab's client namespace. */
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+export type ClientOrder =
+  | { type: 'start'; guest: string; redisPort: number; httpPort: number; writers: number; readers: number }
+  | { type: 'progress' }
+  | { type: 'stop'; sinceNs: string };
+
+/** Times are CLOCK_MONOTONIC nanoseconds, as text. */
+export type ClientNews =
+  | { type: 'started'; connections: number }
+  | { type: 'progress'; downloadBytes: number; acknowledged: number }
+  | { type: 'stopped'; reports: { name: string; replies: number; firstReplyNs: string; broken?: string | undefined }[]; acknowledged: number; lost: number }
+  | { type: 'failed'; reason: string };
+
+type NewsOf<T extends ClientNews['type']> = Extract<ClientNews, { type: T }>;
+
+export class ClientProcess {
+  readonly #child: ChildProcess;
+  #waiting: { type: ClientNews['type']; resolve: (news: ClientNews) => void; reject: (error: Error) => void } | undefined;
+
+  /** Starts the clients' process in the network namespace `netns`. */
+  constructor(netns: string) {
+    const main = fileURLToPath(new URL('client-main.js', import.meta.url));
+    this.#child = spawn('ip', ['netns', 'exec', netns, process.execPath, main], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    this.#child.on('message', (news: ClientNews) => this.#onNews(news));
+    this.#child.on('error', (error) => this.#fail(error.message));
+    this.#child.on('exit', (code, signal) => this.#fail(`it ended with ${signal ?? `exit code ${code}`}`));
+  }
+
+  start(order: Omit<Extract<ClientOrder, { type: 'start' }>, 'type'>): Promise<NewsOf<'started'>> {
+    return this.#ask({ type: 'start', ...order }, 'started');
+  }
+
+  progress(): Promise<NewsOf<'progress'>> {
+    return this.#ask({ type: 'progress' }, 'progress');
+  }
+
+  /** Ends the load, reads back what was acknowledged, and counts replies since `sinceNs`. */
+  stop(sinceNs: bigint): Promise<NewsOf<'stopped'>> {
+    return this.#ask({ type: 'stop', sinceNs: sinceNs.toString() }, 'stopped');
+  }
+
+  kill(): void {
+    this.#child.removeAllListeners('exit');
+    this.#child.kill('SIGKILL');
+  }
+
+  #ask<T extends ClientNews['type']>(order: ClientOrder, type: T): Promise<NewsOf<T>> {
+    return new Promise((resolve, reject) => {
+      this.#waiting = { type, resolve: resolve as (news: ClientNews) => void, reject };
+      this.#child.send(order, (error) => error && this.#fail(error.message));
+    });
+  }
+
+  #onNews(news: ClientNews): void {
+    if (news.type === 'failed') return this.#fail(news.reason);
+    const waiting = this.#waiting;
+    if (waiting?.type !== news.type) return;
+    this.#waiting = undefined;
+    waiting.resolve(news);
+  }
+
+  #fail(reason: string): void {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.reject(new Error(`The clients failed: ${reason}`));
+  }
+}

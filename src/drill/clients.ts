@@ -1,0 +1,172 @@
+/**
+ * The clients of a drill. Each keeps one connection for its whole life and
+ * remembers everything it was told, so that a contradiction cannot hide.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HttpConnection } from './http.js';
+import { RespConnection } from './resp.js';
+
+const connectTimeoutMs = 10_000;
+const httpThinkMs = 20;
+
+/** What a client found. Times are CLOCK_MONOTONIC nanoseconds. */
+export interface ClientReport {
+  name: string;
+  replies: number;
+  /** When the first reply after the given moment came, 0n if none did. */
+  firstReplyNs: bigint;
+  /** Why this connection did not survive; undefined if it did. */
+  broken: string | undefined;
+}
+
+export abstract class Client {
+  readonly name: string;
+  readonly #replyTimesNs: bigint[] = [];
+  #stopping = false;
+  #broken: string | undefined;
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  abstract connect(): Promise<void>;
+  /** One request and its reply. @throws if the connection ended or the reply is wrong */
+  protected abstract exchange(): Promise<void>;
+  abstract close(): void;
+
+  async run(): Promise<void> {
+    try {
+      while (!this.#stopping) {
+        await this.exchange();
+        this.#replyTimesNs.push(process.hrtime.bigint());
+      }
+    } catch (error) {
+      this.#broken = (error as Error).message;
+    }
+  }
+
+  /** Lets the exchange under way end, and no other begin. */
+  stop(): void {
+    this.#stopping = true;
+  }
+
+  report(sinceNs: bigint): ClientReport {
+    const firstReplyNs = this.#replyTimesNs.find((time) => time >= sinceNs) ?? 0n;
+    const silent = firstReplyNs === 0n ? 'no reply came any more' : undefined;
+    return { name: this.name, replies: this.#replyTimesNs.length, firstReplyNs, broken: this.#broken ?? silent };
+  }
+}
+
+/** Writes to keys of its own, alternately counting one up and setting a new one. */
+export class RedisWriter extends Client {
+  readonly #at: { host: string; port: number };
+  readonly #id: number;
+  #connection!: RespConnection;
+  #sequence = 0;
+  /** Acknowledged. */
+  #count = 0;
+  readonly #set: number[] = [];
+
+  constructor(id: number, at: { host: string; port: number }) {
+    super(`redis ${id}`);
+    this.#id = id;
+    this.#at = at;
+  }
+
+  async connect(): Promise<void> {
+    this.#connection = await RespConnection.connect(this.#at.host, this.#at.port, connectTimeoutMs);
+  }
+
+  /** Writes that were acknowledged. */
+  get acknowledged(): number {
+    return this.#count + this.#set.length;
+  }
+
+  protected async exchange(): Promise<void> {
+    const sequence = this.#sequence++;
+    if (sequence % 2 === 0) {
+      const reply = await this.#connection.command('INCR', this.#counterKey);
+      // Each INCR of this connection is done exactly once, and nobody else counts here.
+      if (reply !== this.#count + 1) throw new Error(`INCR after ${this.#count} answered ${String(reply)}`);
+      this.#count++;
+    } else {
+      const reply = await this.#connection.command('SET', this.#key(sequence), this.#value(sequence));
+      if (reply !== 'OK') throw new Error(`SET answered ${String(reply)}`);
+      this.#set.push(sequence);
+    }
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+
+  /** Reads every acknowledged write back over a new connection. @returns how many are not there */
+  async countLost(): Promise<number> {
+    const connection = await RespConnection.connect(this.#at.host, this.#at.port, connectTimeoutMs);
+    try {
+      const counter = Number(await connection.command('GET', this.#counterKey) ?? 0);
+      // One more than acknowledged may be there: its reply was still on its way.
+      let lost = counter < this.#count ? this.#count - counter : 0;
+      if (counter > this.#count + 1) lost += counter - this.#count;
+      for (let from = 0; from < this.#set.length; from += 100) {
+        const sequences = this.#set.slice(from, from + 100);
+        const values = await connection.command('MGET', ...sequences.map((sequence) => this.#key(sequence)));
+        sequences.forEach((sequence, i) => {
+          if (!Array.isArray(values) || values[i] !== this.#value(sequence)) lost++;
+        });
+      }
+      return lost;
+    } finally {
+      connection.close();
+    }
+  }
+
+  get #counterKey(): string {
+    return `drill:${this.#id}:count`;
+  }
+
+  #key(sequence: number): string {
+    return `drill:${this.#id}:${sequence}`;
+  }
+
+  #value(sequence: number): string {
+    return `value ${sequence} of ${this.#id}`;
+  }
+}
+
+/** Fetches one page over and over and insists that it never changes. */
+export class HttpReader extends Client {
+  readonly #at: { host: string; port: number };
+  readonly #path: string;
+  readonly #thinkMs: number;
+  #connection!: HttpConnection;
+  #digest: string | undefined;
+
+  constructor(name: string, path: string, at: { host: string; port: number }, thinkMs = httpThinkMs) {
+    super(name);
+    this.#path = path;
+    this.#at = at;
+    this.#thinkMs = thinkMs;
+  }
+
+  async connect(): Promise<void> {
+    this.#connection = await HttpConnection.connect(this.#at.host, this.#at.port, connectTimeoutMs);
+  }
+
+  get partialBytes(): number {
+    return this.#connection.partialBytes;
+  }
+
+  protected async exchange(): Promise<void> {
+    if (this.#thinkMs > 0) await sleep(this.#thinkMs);
+    const { status, digest } = await this.#connection.get(this.#path);
+    if (status !== 200) throw new Error(`GET ${this.#path} answered ${status}`);
+    this.#digest ??= digest;
+    if (digest !== this.#digest) throw new Error(`GET ${this.#path} answered something else than before`);
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+}

@@ -1,0 +1,218 @@
+/** A pair of agents and a protected guest in a topology of namespaces. */
+
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { stringify } from 'yaml';
+import { z } from 'zod';
+import { callAgent, ControlError } from '../agent/control.js';
+import type { AgentStatus } from '../agent/agent.js';
+import {
+  addresses, createNetwork, existingNamespaces, hostNames, namespaces, processesIn, removeNetwork, topology,
+  type HostName, type Topology,
+} from './topology.js';
+
+const projectRoot = fileURLToPath(new URL('../../../', import.meta.url));
+const labsDir = '/run/colopp/labs';
+const agentPort = 7749;
+
+/** A lab that cannot be made or used. */
+export class LabError extends Error {
+  readonly code = 'LAB';
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'LabError';
+  }
+}
+
+const guestSchema = z.object({
+  kernel: z.string(), initrd: z.string(), append: z.string(), mac: z.string(), memoryMiB: z.number(),
+  ports: z.object({ redis: z.number(), http: z.number() }),
+});
+
+/** The demo guest, as its builder left it. */
+export type Guest = z.infer<typeof guestSchema>;
+
+/** @throws LabError if set-up has not built the guest */
+export function demoGuest(): Guest {
+  const path = join(projectRoot, 'build/guest/guest.json');
+  try {
+    return guestSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
+  } catch (cause) {
+    throw new LabError(`The demo guest is not built (${path} cannot be used). Run: npm run setup`, { cause });
+  }
+}
+
+export interface LabOptions {
+  /** Only namespaces, switches and cables: no agents, no VM. */
+  networkOnly?: boolean;
+  vcpus?: number;
+  /** Parts of the agents' configuration to change, by host. */
+  overrides?: Partial<Record<HostName, Record<string, unknown>>>;
+}
+
+export class Lab {
+  readonly topology: Topology;
+  readonly dir: string;
+
+  /** @throws RangeError for a name that cannot be one */
+  constructor(name: string) {
+    this.topology = topology(name);
+    this.dir = join(labsDir, name);
+  }
+
+  get name(): string {
+    return this.topology.name;
+  }
+
+  socket(host: HostName): string {
+    return join(this.dir, host, 'agent.sock');
+  }
+
+  /** Where a host's agent, QEMU and guest console write. */
+  log(host: HostName, which: 'agent' | 'qemu' | 'console'): string {
+    return join(this.dir, host, `${which}.log`);
+  }
+
+  async exists(): Promise<boolean> {
+    const present = await existingNamespaces();
+    return namespaces(this.topology).some((ns) => present.includes(ns)) || existsSync(this.dir);
+  }
+
+  /** Makes the network and starts both agents, the secondary first. Half a lab is taken down again. */
+  async up(options: LabOptions = {}): Promise<void> {
+    requireRoot();
+    if (await this.exists()) {
+      throw new LabError(`The lab "${this.name}" exists already. Take it down first: colopp lab down --name ${this.name}`);
+    }
+    const guest = options.networkOnly ? undefined : demoGuest();
+    try {
+      await createNetwork(this.topology);
+      mkdirSync(this.dir, { recursive: true, mode: 0o700 });
+      if (!guest) return;
+      writeFileSync(join(this.dir, 'secret'), randomBytes(32).toString('hex'), { mode: 0o600 });
+      for (const host of hostNames) this.#writeConfig(host, guest, options);
+      for (const host of [...hostNames].reverse()) await this.startAgent(host);
+    } catch (error) {
+      await this.down();
+      throw error;
+    }
+  }
+
+  configPath(host: HostName): string {
+    return join(this.dir, host, 'agent.yaml');
+  }
+
+  /** Starts the agent of a host and waits until it answers. @returns its process id */
+  async startAgent(host: HostName): Promise<number> {
+    const log = openSync(this.log(host, 'agent'), 'a', 0o600);
+    const main = join(projectRoot, 'dist/src/cli/main.js');
+    const child = spawn('ip', ['netns', 'exec', this.topology.hosts[host], process.execPath, main, 'agent', '--config', this.configPath(host)], {
+      detached: true, stdio: ['ignore', log, log],
+    });
+    closeSync(log);
+    let ended: string | undefined;
+    child.once('error', (error) => { ended = error.message; });
+    child.once('exit', (code, signal) => { ended = `it ended with ${signal ?? `exit code ${code}`}`; });
+    child.unref();
+    const deadlineMs = performance.now() + 30_000;
+    for (;;) {
+      try {
+        await this.status(host);
+        return child.pid!;
+      } catch (error) {
+        if (!(error instanceof ControlError)) throw error;
+        if (ended === undefined && performance.now() < deadlineMs) await sleep(25);
+        else throw new LabError(`The agent of host ${host} did not start: ${ended ?? 'no answer for 30 s'}.\n${tail(this.log(host, 'agent'))}`, { cause: error });
+      }
+    }
+  }
+
+  async status(host: HostName): Promise<AgentStatus> {
+    return await callAgent(this.socket(host), { command: 'status', brief: true }, { timeoutMs: 5000 }) as AgentStatus;
+  }
+
+  /**
+   * Waits until a host's status is as wanted.
+   * @param what the condition in words, for the error
+   * @throws LabError after `timeoutMs`, with the last status
+   */
+  async waitFor(host: HostName, what: string, wanted: (status: AgentStatus) => boolean, timeoutMs: number): Promise<AgentStatus> {
+    const deadlineMs = performance.now() + timeoutMs;
+    for (;;) {
+      const status = await this.status(host);
+      if (wanted(status)) return status;
+      if (performance.now() > deadlineMs) {
+        throw new LabError(`Host ${host} was not ${what} within ${timeoutMs / 1000} s: it is ${status.role}, ${status.phase} (${status.reason}).\n${tail(this.log(host, 'agent'))}`);
+      }
+      await sleep(20);
+    }
+  }
+
+  /** Ends every process in the lab and removes all of it. @returns what was removed */
+  async down(): Promise<{ processes: number; namespaces: string[] }> {
+    requireRoot();
+    const present = (await existingNamespaces()).filter((ns) => namespaces(this.topology).includes(ns));
+    const pids = async (): Promise<number[]> => (await Promise.all(present.map(processesIn))).flat().filter((pid) => pid !== process.pid);
+    const found = await pids();
+    for (const [signal, graceMs] of [['SIGTERM', 5000], ['SIGKILL', 5000]] as const) {
+      const deadlineMs = performance.now() + graceMs;
+      for (const pid of await pids()) signalIfAlive(pid, signal);
+      while ((await pids()).length > 0 && performance.now() < deadlineMs) await sleep(30);
+    }
+    await removeNetwork(this.topology);
+    rmSync(this.dir, { recursive: true, force: true });
+    return { processes: found.length, namespaces: present };
+  }
+
+  #writeConfig(host: HostName, guest: Guest, options: LabOptions): void {
+    const other = host === 'a' ? 'b' : 'a';
+    const dir = join(this.dir, host);
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
+    const config = {
+      host,
+      role: host === 'a' ? 'primary' : 'secondary',
+      runDir: dir,
+      stateDir: join(dir, 'state'),
+      vm: {
+        name: 'guest', memoryMiB: guest.memoryMiB, vcpus: options.vcpus ?? 1,
+        kernel: guest.kernel, initrd: guest.initrd, append: guest.append, mac: guest.mac,
+      },
+      network: { bridge: 'br0', tap: 'clp-tap0', holdTap: 'clp-hold0' },
+      peer: {
+        listen: `${addresses.replication[host]}:${agentPort}`,
+        address: `${addresses.replication[other]}:${agentPort}`,
+        secretFile: join(this.dir, 'secret'),
+      },
+      ...options.overrides?.[host],
+    };
+    writeFileSync(this.configPath(host), stringify(config), { mode: 0o600 });
+  }
+}
+
+function requireRoot(): void {
+  if (process.geteuid?.() !== 0) {
+    throw new LabError('A lab needs root: it makes network namespaces, taps and BPF programs. Run the command with sudo.');
+  }
+}
+
+function signalIfAlive(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** The last lines of a log, for an error message. */
+function tail(path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trimEnd().split('\n').slice(-12).map((line) => `  ${line}`).join('\n');
+  } catch {
+    return '';
+  }
+}
