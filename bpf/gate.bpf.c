@@ -45,14 +45,13 @@ __u64 lease_until_ns = 0;
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, GATE_COUNTERS);
-	__type(key, __u32);
+	__type(key, enum gate_counter);
 	__type(value, struct gate_count);
 } counters SEC(".maps");
 
 static __always_inline void count(enum gate_counter which, __u32 bytes)
 {
-	__u32 key = which;
-	struct gate_count *c = bpf_map_lookup_elem(&counters, &key);
+	struct gate_count *c = bpf_map_lookup_elem(&counters, &which);
 
 	if (c) {
 		c->packets++;

@@ -119,9 +119,8 @@ function bpfObjects(root) {
       }
       const clang = findClang();
       const cli = join(root, 'src/bpf-ts-loader/dist/cli.js');
-      await runner.run(process.execPath, [cli, 'build', 'bpf', '--out-obj', 'build/bpf', '--out-ts', SKELETONS], {
-        cwd: root, env: clang === undefined ? {} : { CLANG: clang },
-      });
+      const args = [cli, 'build', 'bpf', '--out-obj', 'build/bpf', '--out-ts', SKELETONS, ...(clang === undefined ? [] : ['--clang', clang])];
+      await runner.run(process.execPath, args, { cwd: root });
     },
   };
 }

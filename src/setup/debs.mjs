@@ -48,7 +48,7 @@ export class PrivateApt {
 
   /** Fetch and verify the suite's package lists. */
   async update() {
-    await this.#apt('apt-get', ['-q', 'update'], `the package lists of Debian ${this.suite}`);
+    await this.#apt('apt-get', ['-q', '--error-on=any', 'update'], `the package lists of Debian ${this.suite}`);
   }
 
   /**

@@ -1,0 +1,200 @@
+/**
+ * The gate on the VM's tap, and the hold thread behind it.
+ *
+ * The programs stay attached to the tap when this process dies: a VM whose
+ * agent is gone must not become heard by that. They go with the tap.
+ */
+
+import { randomInt } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { BpfProgram, ifIndex } from 'libbpf-napi';
+import { TapHold, type HoldNotice } from 'tap-hold';
+import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
+import { GateCounter, GateMode, openGate, type GateObjects } from './skel/gate.skel.js';
+
+export interface GateOptions {
+  /** The bridge that leads to the clients. */
+  bridge: string;
+  /** The VM's tap: made if it is not there. */
+  tap: string;
+  /** The tap where held packets wait: made, and gone with this process. */
+  holdTap: string;
+  /** Memory for held packets. */
+  holdMemoryBytes: number;
+  /** More held packets or bytes than these cause a `limit` notice. */
+  limitPackets: number;
+  limitBytes: number;
+  /** See TapHoldOptions.onNotice. */
+  onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
+}
+
+/** What has become of the VM's packets since the gate was opened. */
+export interface GateStats {
+  mode: 'pass' | 'protected' | 'closed';
+  heldPackets: number;
+  heldBytes: number;
+  /** How long the oldest held packet has waited; 0 if none does. */
+  oldestMs: number;
+  /** All that were ever held, and those of them that were released. */
+  everHeldPackets: number;
+  releasedPackets: number;
+  meanHoldMs: number;
+  maxHoldMs: number;
+  /** Output that passed unheld: unprotected, or neighbour discovery. */
+  passedPackets: number;
+  /** Output that nobody will ever see: after a takeover, without a lease, or for lack of room. */
+  droppedPackets: number;
+  leaseDroppedPackets: number;
+  inputPackets: number;
+}
+
+const modes = { pass: GateMode.GATE_PASS, protected: GateMode.GATE_PROTECTED, closed: GateMode.GATE_CLOSED } as const;
+
+export class Gate {
+  readonly #options: GateOptions;
+  readonly #objects: GateObjects;
+  readonly #hold: TapHold;
+  #mode: GateStats['mode'] = 'closed';
+
+  /**
+   * Makes the taps, attaches the gate, closed, and puts the VM's tap on its bridge.
+   * @throws NetworkError, TapHoldError, BpfError; nothing is left behind
+   */
+  static async open(options: GateOptions): Promise<Gate> {
+    const { bridge, tap, holdTap } = options;
+    if (!await linkExists(bridge)) {
+      throw new NetworkError(`There is no bridge ${bridge} on this host. Make it, with the interface that leads to the clients in it, or name another one (network.bridge).`);
+    }
+    const madeTap = !await linkExists(tap);
+    if (madeTap) await ip('tuntap', 'add', 'dev', tap, 'mode', 'tap', 'vnet_hdr');
+    let hold: TapHold | undefined;
+    let objects: GateObjects | undefined;
+    try {
+      hold = new TapHold({
+        ifname: holdTap, ringBytes: options.holdMemoryBytes,
+        limitPackets: options.limitPackets, limitBytes: options.limitBytes, onNotice: options.onNotice,
+      });
+      // What the kernel itself would say on these is nobody's business.
+      for (const ifname of [tap, holdTap]) silenceIpv6(ifname);
+      objects = attach(tap, hold);
+      await ipBatch(undefined, [`link set ${tap} txqueuelen 10000 master ${bridge} up`]);
+      return new Gate(options, objects, hold);
+    } catch (error) {
+      hold?.close();
+      objects?.close();
+      if (madeTap) await ip('link', 'del', tap).catch(() => {});
+      throw error;
+    }
+  }
+
+  private constructor(options: GateOptions, objects: GateObjects, hold: TapHold) {
+    this.#options = options;
+    this.#objects = objects;
+    this.#hold = hold;
+  }
+
+  /** `protected`: output is held from the next packet on. Leaving it does not release what is held. */
+  setMode(mode: GateStats['mode']): void {
+    // A hold thread that releases everything must stop doing so before the first packet comes.
+    if (mode === 'protected' && this.#mode !== 'protected') this.#hold.releaseUpTo(0n);
+    this.#mode = mode;
+    this.#objects.globals.bss.mode.set(modes[mode]);
+  }
+
+  /** While protected, nothing leaves after this CLOCK_MONOTONIC time. */
+  setLease(untilNs: bigint): void {
+    this.#objects.globals.bss.lease_until_ns.set(untilNs);
+  }
+
+  /** A commit: releases everything the VM sent at or before this CLOCK_MONOTONIC time. */
+  releaseUpTo(timeNs: bigint): void {
+    this.#hold.releaseUpTo(timeNs);
+  }
+
+  releaseAll(): void {
+    this.#hold.releaseAll();
+  }
+
+  /** Forgets everything that is held. */
+  discard(): void {
+    this.#hold.discard();
+  }
+
+  stats(): GateStats {
+    const hold = this.#hold.stats();
+    const count = (which: GateCounter): number => this.#count(which);
+    const leaseDropped = count(GateCounter.GATE_OUT_LEASE_EXPIRED);
+    return {
+      mode: this.#mode,
+      heldPackets: hold.heldPackets,
+      heldBytes: hold.heldBytes,
+      oldestMs: hold.oldestNs === 0n ? 0 : Number(process.hrtime.bigint() - hold.oldestNs) / 1e6,
+      everHeldPackets: count(GateCounter.GATE_OUT_HELD),
+      releasedPackets: hold.releasedPackets,
+      meanHoldMs: hold.releasedPackets === 0 ? 0 : hold.holdNsTotal / hold.releasedPackets / 1e6,
+      maxHoldMs: hold.holdNsMax / 1e6,
+      passedPackets: count(GateCounter.GATE_OUT_PASSED) + count(GateCounter.GATE_OUT_NEIGHBOUR),
+      droppedPackets: leaseDropped + count(GateCounter.GATE_OUT_CLOSED) + count(GateCounter.GATE_OUT_UNTAGGABLE)
+        + hold.discardedPackets + hold.failedPackets,
+      leaseDroppedPackets: leaseDropped,
+      inputPackets: count(GateCounter.GATE_IN_PASSED),
+    };
+  }
+
+  /** Removes both taps, and with them the programs. */
+  async close(): Promise<void> {
+    this.setMode('closed');
+    this.#hold.close();
+    this.#objects.close();
+    await ip('link', 'del', this.#options.tap).catch(() => {});
+  }
+
+  #count(which: GateCounter): number {
+    const perCpu = this.#objects.maps.counters.lookup(which) ?? [];
+    return Number(perCpu.reduce((sum, { packets }) => sum + packets, 0n));
+  }
+}
+
+/** Loads the gate and attaches it to a tap of its own for a moment. @throws what does not work, and why */
+export async function probeGate(): Promise<void> {
+  const tap = `clp-probe${process.pid % 100_000}`;
+  const hold = new TapHold({ ifname: tap, ringBytes: 1024 * 1024, onNotice: () => {} });
+  try {
+    attach(tap, hold).close();
+  } finally {
+    hold.close();
+  }
+}
+
+/** Loads the programs and attaches them to `tap` and the hold tap, closed, in place of an earlier agent's. */
+function attach(tap: string, hold: TapHold): GateObjects {
+  const specs = openGate();
+  const { rodata, bss } = specs.globals;
+  rodata.tap_ifindex.set(ifIndex(tap));
+  rodata.hold_ifindex.set(hold.ifIndex);
+  rodata.release_mark.set(randomInt(1, 2 ** 32 - 1));
+  bss.mode.set(GateMode.GATE_CLOSED);
+  const objects = specs.load();
+  try {
+    const { gate_out, gate_in, gate_release } = objects.programs;
+    gate_release.attachTcxDetached({ ifindex: hold.ifIndex, direction: 'ingress' });
+    for (const [program, direction] of [[gate_out, 'ingress'], [gate_in, 'egress']] as const) {
+      const hook = { ifname: tap, direction };
+      const earlier = BpfProgram.queryTcx(hook).filter(({ name }) => name === program.name);
+      program.attachTcxDetached(hook);
+      for (const { progId } of earlier) BpfProgram.detachTcx({ ...hook, program: progId });
+    }
+    return objects;
+  } catch (error) {
+    objects.close();
+    throw error;
+  }
+}
+
+function silenceIpv6(ifname: string): void {
+  try {
+    writeFileSync(`/proc/sys/net/ipv6/conf/${ifname}/disable_ipv6`, '1');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // a kernel without IPv6 is silent
+  }
+}
