@@ -158,7 +158,9 @@ export class CheckpointRelay {
     if (this.#over) return;
     this.#over = true;
     this.#qemu.destroy();
-    this.#peer.destroy();
+    // A reset, so that the other host cannot take a broken stream for a finished one.
+    if (end.completed) this.#peer.destroy();
+    else this.#peer.resetAndDestroy();
     this.#resolveEnded(end);
   }
 }
