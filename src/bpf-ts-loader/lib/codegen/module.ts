@@ -180,9 +180,11 @@ class ModuleWriter {
     const name = quote(map.section ?? map.name);
     if (map.type === 'ringbuf') return `this.ringBuffer(${name})`;
     if (map.type === 'user_ringbuf' || map.type === 'arena' || map.type === 'struct_ops' || map.section !== undefined) return `this.map(${name})`;
+    const isQueue = map.type === 'queue' || map.type === 'stack';
+    // Sizes may be left open, to be set before load; the set of keys of a bloom filter has no keys.
+    if (map.valueBytes === 0 || (map.keyBytes === 0 && !isQueue)) return `this.map(${name})`;
     const value = this.#mapCodec(shapes.get(`value ${map.name}`), map.valueBytes, map.valueBytes === 4);
-    if (map.type === 'queue' || map.type === 'stack') return `this.queue(${name}, ${value})`;
-    if (map.keyBytes === 0 || map.valueBytes === 0) return `this.map(${name})`;
+    if (isQueue) return `this.queue(${name}, ${value})`;
     const key = this.#mapCodec(shapes.get(`key ${map.name}`), map.keyBytes, map.keyBytes === 4 && INDEXED.test(map.type));
     return `this.${PER_CPU.has(map.type) ? 'perCpu' : 'keyed'}(${name}, ${key}, ${value})`;
   }
