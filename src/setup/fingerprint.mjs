@@ -3,7 +3,7 @@ import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
 
 /** Folders that hold products, never inputs. */
-const PRODUCTS = new Set(['node_modules', 'dist', 'build', '.git']);
+const PRODUCTS = new Set(['node_modules', 'dist', '.git']);
 
 /**
  * SHA-256 over the names and contents of files, and over plain values, independent of order of listing, of time
