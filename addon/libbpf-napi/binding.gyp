@@ -12,9 +12,11 @@
         "src/log_capture.cc",
         "src/map.cc",
         "src/object.cc",
+        "src/probe.cc",
         "src/program.cc",
         "src/ring_buffer.cc",
-        "src/tcx.cc"
+        "src/tcx.cc",
+        "src/user_ring_buffer.cc"
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=8", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],

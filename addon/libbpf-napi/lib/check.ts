@@ -55,7 +55,8 @@ export function optional<T>(value: unknown, what: string, check: (value: unknown
 export function bytes(value: unknown, what: string, size?: number): Uint8Array {
   if (!(value instanceof Uint8Array)) throw wrongType(what, 'a Uint8Array', value);
   if (size !== undefined && value.byteLength !== size) {
-    throw outOfRange(what, `${size} bytes long`, `${value.byteLength} bytes`);
+    const error = new RangeError(`${what} must be ${size} bytes long, not ${value.byteLength}`);
+    throw Object.assign(error, { code: 'ERR_OUT_OF_RANGE' });
   }
   return value;
 }

@@ -1,7 +1,8 @@
-import { boolean, bytes, integer, oneOf, text, wrongType } from './check.js';
+import { boolean, bytes, integer, oneOf, optional, options as checkOptions, text, wrongType } from './check.js';
 import { batches, deleteAll, updateAll, type Batch } from './map-batch.js';
 import { wrapLink, updatable, type Link } from './link.js';
 import { native, type NativeMap, type NativeMapInfo } from './native.js';
+import { mapTypeOf } from './names.js';
 import './error.js';
 
 /** When an update may happen: always, only for a new key, only for one that exists. */
@@ -17,6 +18,23 @@ export const MapFlag = {
   /** Array: its memory can be mapped. Linux 5.5. */
   Mmapable: 1 << 10,
 } as const;
+
+export interface CreateMapOptions {
+  /** libbpf's name of the type (`hash`, `array`, `lpm_trie`, ...) or the kernel's number. */
+  type: string | number;
+  /** Bytes of a key; 0 (default) for queues, stacks, ring buffers and bloom filters. */
+  keySize?: number;
+  /** Bytes of a value; 4 for maps that hold maps, programs or interfaces. */
+  valueSize?: number;
+  maxEntries: number;
+  /** At most 15 characters are kept by the kernel. */
+  name?: string;
+  /** See `MapFlag`. */
+  flags?: number;
+  /** For a map of maps: a map like those that it will hold. */
+  inner?: BpfMap;
+}
+const createNames = ['type', 'keySize', 'valueSize', 'maxEntries', 'name', 'flags', 'inner'] as const;
 
 // Suffixes of the names that libbpf gives to maps of global data ("gate.bss"); sections with a name
 // of their own (".data.flows") keep it whole.
@@ -63,26 +81,16 @@ export class BpfMap {
     this.#shape = handle.info();
   }
 
-  /**
-   * Creates a map that belongs to no object.
-   * @param type number of `enum bpf_map_type`
-   * @param options `inner` is the template for a map of maps
-   */
-  static create(
-    type: number,
-    keySize: number,
-    valueSize: number,
-    maxEntries: number,
-    options: { name?: string; flags?: number; inner?: BpfMap } = {},
-  ): BpfMap {
-    const name = options.name === undefined ? '' : text(options.name, 'name');
+  /** Creates a map that belongs to no object. Close it after use. */
+  static create(given: CreateMapOptions): BpfMap {
+    const options = checkOptions<CreateMapOptions>(given, 'BpfMap.create', createNames);
     return new BpfMap(
       native.createMap(
-        integer(type, 'map type', 1),
-        name,
-        integer(keySize, 'keySize'),
-        integer(valueSize, 'valueSize'),
-        integer(maxEntries, 'maxEntries'),
+        mapTypeOf(options.type),
+        optional(options.name, 'name', text) ?? '',
+        integer(options.keySize ?? 0, 'keySize'),
+        integer(options.valueSize ?? 0, 'valueSize'),
+        integer(options.maxEntries, 'maxEntries'),
         integer(options.flags ?? 0, 'flags'),
         options.inner === undefined ? undefined : handleOf(options.inner),
       ),
@@ -159,7 +167,7 @@ export class BpfMap {
   /** `.bss`, `.data`, `.rodata`, `.kconfig` or `.data.NAME` for global data; else undefined. */
   get sectionName(): string | undefined {
     const { internal, name } = this.#info();
-    if (internal !== true) return undefined;
+    if (!internal) return undefined;
     if (name.startsWith('.')) return name;
     return dataSections.find((section) => name.endsWith(section)) ?? name.slice(name.indexOf('.'));
   }
@@ -291,7 +299,7 @@ export class BpfMap {
     let key: Uint8Array | undefined;
     for (let count = 0; count < this.maxEntries; count++) {
       const next = new Uint8Array(this.keySize);
-      if (!this.#handle.nextKey(key, next)) return;
+      if (!this.#handle.nextKey(key, next)) break;
       // The next key is found before this one is given away: the caller may delete it.
       if (key !== undefined) yield key;
       key = next;

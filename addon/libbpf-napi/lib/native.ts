@@ -25,7 +25,7 @@ export interface NativeMapInfo {
   flags: number;
   perCpu: boolean;
   possibleCpus: number;
-  internal?: boolean;
+  internal: boolean;
   autocreate?: boolean;
   keyTypeId?: number;
   valueTypeId?: number;
@@ -221,6 +221,11 @@ export interface NativeRingBuffer {
   close(): void;
 }
 
+export interface NativeUserRingBuffer {
+  submit(record: Uint8Array): boolean;
+  close(): void;
+}
+
 export interface NativeBtf {
   bytes(): Uint8Array;
   dumpC(): string;
@@ -246,6 +251,7 @@ interface Native {
     logLevel: number,
   ) => NativeObject;
   NativeRingBuffer: new (map: NativeMap) => NativeRingBuffer;
+  NativeUserRingBuffer: new (map: NativeMap) => NativeUserRingBuffer;
   NativeBtf: new (source: string | Uint8Array, basePath: string | undefined) => NativeBtf;
   setErrorFactory(
     make: (operation: string, subject: string, errno: number, text: string, log: string) => Error,
@@ -269,6 +275,10 @@ interface Native {
   queryTcx(ifindex: number, egress: boolean): TcxEntry[];
   detachTcx(ifindex: number, egress: boolean, programId: number): void;
   tcxSupported(): boolean;
+  probeProgramType(type: number): number;
+  probeMapType(type: number): number;
+  probeHelper(programType: number, helper: number): number;
+  names(): { mapTypes: string[]; programTypes: string[]; helpers: string[] };
   libbpfVersion: string;
 }
 

@@ -13,9 +13,11 @@
 #include "log_capture.h"
 #include "map.h"
 #include "object.h"
+#include "probe.h"
 #include "program.h"
 #include "ring_buffer.h"
 #include "tcx.h"
+#include "user_ring_buffer.h"
 
 static_assert(LIBBPF_MAJOR_VERSION > 1 || LIBBPF_MINOR_VERSION >= 3,
               "libbpf-napi needs libbpf 1.3 or later (bpf_program__attach_tcx); on Debian 12 install "
@@ -46,6 +48,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   data->link_class = Napi::Persistent(Link::Define(env));
   data->btf_class = define("NativeBtf", Btf::Define(env));
   exports.Set("NativeRingBuffer", RingBuffer::Define(env));
+  exports.Set("NativeUserRingBuffer", UserRingBuffer::Define(env));
 
   auto function = [&](const char* name, Napi::Value (*body)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, body, name));
@@ -62,6 +65,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   function("queryTcx", QueryTcx);
   function("detachTcx", DetachTcx);
   function("tcxSupported", TcxSupported);
+  function("probeProgramType", ProbeProgramType);
+  function("probeMapType", ProbeMapType);
+  function("probeHelper", ProbeHelper);
+  function("names", Names);
   exports.Set("libbpfVersion", libbpf_version_string());
   return exports;
 }

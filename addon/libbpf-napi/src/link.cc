@@ -9,6 +9,7 @@
 
 #include "args.h"
 #include "error.h"
+#include "fd_kind.h"
 #include "kernel_abi.h"
 #include "log_capture.h"
 #include "map.h"
@@ -90,7 +91,12 @@ Napi::Value Link::MakeFilter(Napi::Env env, const bpf_tc_hook& hook, const bpf_t
 Napi::Value Link::FromPinned(const Napi::CallbackInfo& info) {
   std::string path = TextOf(info[0]);
   int fd = bpf_obj_get(path.c_str());
-  if (fd < 0) return ThrowBpf(info.Env(), "open", Quoted("pinned link", path.c_str()), fd);
+  std::string subject = Quoted("pinned link", path.c_str());
+  if (fd < 0) return ThrowBpf(info.Env(), "open", subject, fd);
+  if (!FdIs(fd, "bpf_link")) {
+    close(fd);
+    return ThrowBpf(info.Env(), "open", subject, EINVAL, "this is not a BPF link");
+  }
   return Make(info.Env(), fd);
 }
 
@@ -231,7 +237,7 @@ Napi::Value Link::Info(const Napi::CallbackInfo& info) {
   abi::LinkInfo kernel = {};
   uint32_t size = sizeof kernel;
   int error = bpf_link_get_info_by_fd(fd, reinterpret_cast<bpf_link_info*>(&kernel), &size);
-  if (error != 0) return ThrowBpf(env, operation, "link", error, error == -EINVAL ? "this is not a BPF link" : "");
+  if (error != 0) return ThrowBpf(env, operation, "link", error);
   char name[128] = "";
   if (kernel.type == abi::kLinkRawTracepoint || kernel.type == abi::kLinkIter) {
     // The kernel writes the name only when asked with room for it; both kinds keep it in one place.

@@ -12,6 +12,7 @@
 
 #include "args.h"
 #include "error.h"
+#include "fd_kind.h"
 #include "kernel_abi.h"
 #include "link.h"
 #include "log_capture.h"
@@ -121,7 +122,12 @@ Napi::Value Map::Create(const Napi::CallbackInfo& info) {
 Napi::Value Map::FromPinned(const Napi::CallbackInfo& info) {
   std::string path = TextOf(info[0]);
   int fd = bpf_obj_get(path.c_str());
-  if (fd < 0) return ThrowBpf(info.Env(), "open", Quoted("pinned map", path.c_str()), fd);
+  std::string subject = Quoted("pinned map", path.c_str());
+  if (fd < 0) return ThrowBpf(info.Env(), "open", subject, fd);
+  if (!FdIs(fd, "bpf-map")) {
+    close(fd);
+    return ThrowBpf(info.Env(), "open", subject, EINVAL, "this is not a BPF map");
+  }
   return Make(info.Env(), fd);
 }
 
@@ -143,14 +149,14 @@ bool Map::ReadShape(Napi::Env env) {
     value_size_ = bpf_map__value_size(map_);
     max_entries_ = bpf_map__max_entries(map_);
     flags_ = bpf_map__map_flags(map_);
+    internal_ = bpf_map__is_internal(map_);
     return true;
   }
   bpf_map_info kernel = {};
   uint32_t size = sizeof kernel;
   int error = bpf_map_get_info_by_fd(own_fd_, &kernel, &size);
   if (error != 0) {
-    // The descriptor of a pin may be of a program or a link.
-    ThrowBpf(env, "open", "map", error, "this is not a BPF map");
+    ThrowBpf(env, "open", "map", error);
     return false;
   }
   name_ = kernel.name;
@@ -168,16 +174,15 @@ int Map::Fd(Napi::Env env, const char* operation) const {
     return own_fd_;
   }
   if (!state_->Usable(env, operation, Subject())) return -1;
-  int fd = bpf_map__fd(map_);
-  // Newer libbpf hands out a placeholder before load that is no map yet.
-  bool reused = !state_->loaded && fd >= 0 && bpf_map__is_pinned(map_);
-  if (fd < 0 || (!state_->loaded && !reused)) {
+  // libbpf may hold a placeholder descriptor for a map that does not exist (yet): it is not asked.
+  bool exists = reused_ || (state_->loaded && bpf_map__autocreate(map_));
+  if (!exists) {
     const char* why = state_->loaded ? "it was not created (autocreate is off)"
                                      : "it does not exist before its object is loaded";
     ThrowBpf(env, operation, Subject(), ENODEV, why);
     return -1;
   }
-  return fd;
+  return bpf_map__fd(map_);
 }
 
 bool Map::BeforeLoad(Napi::Env env, const char* operation) const {
@@ -220,8 +225,8 @@ Napi::Value Map::Info(const Napi::CallbackInfo& info) {
   out.Set("flags", flags_);
   out.Set("perCpu", IsPerCpu(type_));
   out.Set("possibleCpus", PossibleCpus());
+  out.Set("internal", internal_);
   if (map_ != nullptr && !state_->closed()) {
-    out.Set("internal", bpf_map__is_internal(map_));
     out.Set("autocreate", bpf_map__autocreate(map_));
     out.Set("keyTypeId", bpf_map__btf_key_type_id(map_));
     out.Set("valueTypeId", bpf_map__btf_value_type_id(map_));
@@ -342,6 +347,7 @@ Napi::Value Map::Reuse(const Napi::CallbackInfo& info) {
   LogCapture capture;
   int error = bpf_map__reuse_fd(map_, fd);
   if (error != 0) return ThrowBpf(env, "reuse a map for", Subject(), error, capture.text());
+  reused_ = true;
   return env.Undefined();
 }
 

@@ -82,6 +82,8 @@ class Map : public Napi::ObjectWrap<Map> {
   uint32_t value_size_ = 0;
   uint32_t max_entries_ = 0;
   uint32_t flags_ = 0;
+  bool internal_ = false;  // of a data section
+  bool reused_ = false;    // stands for a map that existed before
 };
 
 }  // namespace libbpf_napi

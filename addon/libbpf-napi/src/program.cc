@@ -9,6 +9,7 @@
 
 #include "args.h"
 #include "error.h"
+#include "fd_kind.h"
 #include "log_capture.h"
 
 namespace libbpf_napi {
@@ -70,7 +71,7 @@ Program::Program(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   uint32_t size = sizeof kernel;
   int error = bpf_prog_get_info_by_fd(own_fd_, &kernel, &size);
   if (error != 0) {
-    ThrowBpf(env, "open", "program", error, "this is not a BPF program");
+    ThrowBpf(env, "open", "program", error);
     return;
   }
   name_ = kernel.name;
@@ -95,7 +96,12 @@ Napi::Value Program::Make(Napi::Env env, int fd) {
 Napi::Value Program::FromPinned(const Napi::CallbackInfo& info) {
   std::string path = TextOf(info[0]);
   int fd = bpf_obj_get(path.c_str());
-  if (fd < 0) return ThrowBpf(info.Env(), "open", Quoted("pinned program", path.c_str()), fd);
+  std::string subject = Quoted("pinned program", path.c_str());
+  if (fd < 0) return ThrowBpf(info.Env(), "open", subject, fd);
+  if (!FdIs(fd, "bpf-prog")) {
+    close(fd);
+    return ThrowBpf(info.Env(), "open", subject, EINVAL, "this is not a BPF program");
+  }
   return Make(info.Env(), fd);
 }
 
