@@ -1,3 +1,5 @@
+import { readText, writeText } from './text.js';
+
 /**
  * Reads and writes values of one C type in memory laid out by the kernel's side.
  *
@@ -116,37 +118,18 @@ export function enumOf<E extends number | bigint>(codec: Codec<number> | Codec<b
   return codec as unknown as Codec<E>;
 }
 
-/** Longest text put together character by character; beyond it, the decoder is quicker. */
-const SHORT_TEXT = 24;
-const decoder = new TextDecoder();
-const encoder = new TextEncoder();
-
 /**
  * `char[length]`: text up to the first NUL, or all of it where there is none. Bytes that are no
- * UTF-8 become U+FFFD; give data that is no text the C type `__u8[]` instead.
+ * UTF-8 become lone surrogates (0x80 is U+DC80) and are written back as they were. Give data that
+ * is no text the C type `__u8[]` instead.
  */
 export function text(length: number): Codec<string> {
   return {
     size: length,
     create: (init) => (init as string | undefined) ?? '',
-    read(view, offset = 0) {
-      let end = 0;
-      let ascii = 0;
-      for (; end < length; end++) {
-        const byte = view.getUint8(offset + end);
-        if (byte === 0) break;
-        ascii |= byte;
-      }
-      if (end > SHORT_TEXT || ascii > 127) return decoder.decode(new Uint8Array(view.buffer, view.byteOffset + offset, end));
-      let result = '';
-      for (let i = 0; i < end; i++) result += String.fromCharCode(view.getUint8(offset + i));
-      return result;
-    },
+    read: (view, offset = 0) => readText(view, offset, length),
     write(view, offset, value) {
-      const room = new Uint8Array(view.buffer, view.byteOffset + offset, length);
-      const { read, written } = encoder.encodeInto(value, room);
-      if (read < value.length) throw tooLong('text', Buffer.byteLength(value), length);
-      room.fill(0, written);
+      if (!writeText(view, offset, length, value)) throw tooLong('text', Buffer.byteLength(value), length);
     },
   };
 }
