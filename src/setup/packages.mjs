@@ -56,7 +56,7 @@ export function missingPackages(purpose) {
  */
 export async function installPackages(packages, host, runner) {
   const env = { DEBIAN_FRONTEND: 'noninteractive', NEEDRESTART_SUSPEND: '1' };
-  const options = ['-q', '-o', 'DPkg::Lock::Timeout=600', '-o', 'Acquire::Retries=3', '--no-install-recommends', '-y'];
+  const options = ['-q', '-o', 'DPkg::Lock::Timeout=600', '-o', 'Acquire::Retries=3', '-o', 'Dpkg::Options::=--force-confold', '--no-install-recommends', '-y'];
   const fromBackports = host.release === 12 && packages.includes('libbpf-dev');
   // A run that was interrupted inside dpkg leaves packages half configured: finish them first.
   await runner.run('dpkg', ['--configure', '-a'], { env, uninterruptible: true });
