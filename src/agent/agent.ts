@@ -31,7 +31,7 @@ export interface AgentStatus {
   generation: number;
   /** Why the VM is not protected; empty while it is. */
   reason: string;
-  peer: { host: string; phase: Phase; rttUs: number | null; silentMs: number } | null;
+  peer: { host: string; rttUs: number | null; silentMs: number } | null;
   refusedConnections: number;
   vm: { name: string; pid: number | null; accel: 'kvm' | 'tcg'; accelReason: string; qemu: string };
   checkpoints: { commits: number; lastMsAgo: number | null; pauseMsP50: number | null; pauseMsP99: number | null };
@@ -144,7 +144,7 @@ export class Agent {
     return {
       host: this.#config.host, pid: process.pid, role, phase, generation, reason,
       protected: isProtected(this.#state), active: isActive(this.#state),
-      peer: peer && pulse ? { host: peer.host, phase: peer.phase, rttUs: pulse.rttUs ?? null, silentMs: pulse.silentMs } : null,
+      peer: peer && pulse ? { host: peer.host, rttUs: pulse.rttUs ?? null, silentMs: pulse.silentMs } : null,
       refusedConnections: this.#session.refusals,
       vm: {
         name: this.#config.vm.name, pid: this.#vm.pid ?? null, accel: this.#vm.accel,

@@ -1,6 +1,5 @@
 import { Command } from 'commander';
 import { pino } from 'pino';
-import { Agent } from '../agent/agent.js';
 import { loadConfig } from '../agent/config.js';
 import { requireKernel } from '../agent/requirements.js';
 
@@ -63,6 +62,8 @@ async function run(options: { config: string; check?: boolean; logLevel: string 
     return;
   }
   requireKernel();
+  // Only here: no other command needs the native add-ons.
+  const { Agent } = await import('../agent/agent.js');
   const log = pino({ level: options.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
   const agent = await Agent.start(config, log);
   let stopping = false;

@@ -1,5 +1,4 @@
 import { Command } from 'commander';
-import { examine } from '../agent/doctor.js';
 
 export function doctorCommand(): Command {
   return new Command('doctor')
@@ -16,6 +15,7 @@ Exit code 0 if nothing fails, else 2.`)
 }
 
 async function run(options: { qemu?: string; json?: boolean }): Promise<void> {
+  const { examine } = await import('../agent/doctor.js');
   const findings = await examine(options.qemu);
   if (options.json) {
     process.stdout.write(`${JSON.stringify(findings, null, 2)}\n`);

@@ -7,7 +7,7 @@ export function statusText(status: AgentStatus): string {
     ['host', `${status.host} (${status.role}), agent ${status.pid}`],
     ['state', `${status.phase}${status.protected ? '' : `: ${status.reason}`}`],
     ['VM', vm.pid === null ? 'not running here' : `${vm.name}, ${vm.accel}, QEMU ${vm.qemu}, process ${vm.pid}${status.active ? '' : ', not speaking'}`],
-    ['peer', peer === null ? 'not connected' : `${peer.host}, ${peer.phase}, heard ${peer.silentMs.toFixed(0)} ms ago${peer.rttUs === null ? '' : `, round trip ${(peer.rttUs / 1000).toFixed(1)} ms`}`],
+    ['peer', peer === null ? 'not connected' : `${peer.host}, heard ${peer.silentMs.toFixed(0)} ms ago${peer.rttUs === null ? '' : `, round trip ${(peer.rttUs / 1000).toFixed(1)} ms`}`],
     ['generation', `${status.generation}`],
     ['commits', `${checkpoints.commits}${checkpoints.pauseMsP50 === null ? '' : `, pause p50 ${checkpoints.pauseMsP50.toFixed(1)} ms, p99 ${checkpoints.pauseMsP99?.toFixed(1)} ms`}`],
     ['held', `${output.heldPackets} packets, ${bytes(output.heldBytes)}${output.oldestMs > 0 ? `, oldest ${output.oldestMs.toFixed(1)} ms` : ''}`],

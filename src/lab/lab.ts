@@ -180,7 +180,8 @@ export class Lab {
       stateDir: join(dir, 'state'),
       vm: {
         name: 'guest', memoryMiB: guest.memoryMiB, vcpus: options.vcpus ?? 1,
-        kernel: guest.kernel, initrd: guest.initrd, append: guest.append, mac: guest.mac,
+        kernel: guest.kernel, initrd: guest.initrd, mac: guest.mac,
+        append: `${guest.append} colopp.ip=${addresses.guest}/24 colopp.ip6=${addresses.guest6}/64`,
       },
       network: { bridge: 'br0', tap: 'clp-tap0', holdTap: 'clp-hold0' },
       peer: {

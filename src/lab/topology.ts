@@ -24,6 +24,8 @@ const prefix = 'colopp-';
 export const addresses = {
   client: '10.77.0.1',
   guest: '10.77.0.10',
+  client6: 'fd77::1',
+  guest6: 'fd77::10',
   replication: { a: '10.78.0.1', b: '10.78.0.2' },
 } as const;
 
@@ -88,6 +90,7 @@ export async function createNetwork(lab: Topology): Promise<void> {
     ipBatch(lab.client, [
       'link set lo up',
       `addr add ${addresses.client}/24 dev eth0`,
+      `addr add ${addresses.client6}/64 dev eth0 nodad`,
       'link set eth0 up',
     ]),
     ...hostNames.map((host) => ipBatch(lab.hosts[host], [
