@@ -92,7 +92,7 @@ export function qemuArguments(vm: VmDescription): string[] {
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny'],
     ['-msg', 'timestamp=on,guest-name=on'],
     ['-chardev', option('socket', 'id=qmp', pathOption(vm.qmpSocket), 'server=on', 'wait=off')],
-    ['-mon', 'chardev=qmp,mode=control'],
+    ['-qmp', 'chardev:qmp'],
     ...serial(vm),
     ...vm.nets.flatMap(net),
     ['-kernel', vm.kernel],

@@ -118,7 +118,7 @@ async function withBareQemu<T>(
       args: [
         ...['-nodefaults', '-no-user-config', '-display', 'none', '-machine', 'none', ...args],
         ...['-chardev', `socket,id=qmp,path=${qmpSocket},server=on,wait=off`],
-        ...['-mon', 'chardev=qmp,mode=control'],
+        ...['-qmp', 'chardev:qmp'],
       ],
       qmpSocket,
       pidFile: join(folder, 'pid'),

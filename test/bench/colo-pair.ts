@@ -1,0 +1,176 @@
+import { once } from 'node:events';
+import { fork, type ChildProcess } from 'node:child_process';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { qemuArguments, QemuProcess, type QemuRuntime } from '../../src/qemu/index.js';
+
+/** A guest image, as vm-images/guest describes it in build/guest/guest.json. */
+export interface GuestImage {
+  kernel: string;
+  initrd: string;
+  append: string;
+  memoryMiB: number;
+}
+
+export type Channel = 'relay' | 'tcp';
+
+const READY_MARK = 'COLOPP-GUEST-READY';
+const READY_TIMEOUT_MS = 120_000;
+const SYNC_TIMEOUT_MS = 60_000;
+const RELAY_END = fileURLToPath(new URL('relay-end.js', import.meta.url));
+
+/**
+ * A primary and a secondary QEMU on this machine, in the COLO state, without networking. Their
+ * checkpoint stream runs over QEMU's own TCP channel, or over our relay with its two ends in
+ * processes of their own.
+ */
+export class ColoPair {
+  #primary!: QemuProcess;
+  #secondary!: QemuProcess;
+  #relayEnds: ChildProcess[] = [];
+
+  private constructor(readonly channel: Channel) {}
+
+  /** Boots the guest and brings the pair into the COLO state. `folder` must be ours alone. */
+  static async start(
+    channel: Channel,
+    runtime: QemuRuntime,
+    guest: GuestImage,
+    folder: string,
+  ): Promise<ColoPair> {
+    const pair = new ColoPair(channel);
+    try {
+      pair.#primary = await startVm(runtime, guest, join(folder, 'primary'), false);
+      pair.#secondary = await startVm(runtime, guest, join(folder, 'secondary'), true);
+      await waitForReady(join(folder, 'primary', 'serial'));
+      await pair.#replicate(folder);
+      return pair;
+    } catch (error) {
+      await pair.stop();
+      throw error;
+    }
+  }
+
+  /** Takes one checkpoint; returns how long the guest stood still, in milliseconds. */
+  async checkpoint(): Promise<number> {
+    const { qmp } = this.#primary;
+    const pause = new Promise<number>((resolve, reject) => {
+      let stoppedUs = 0;
+      const undo = [
+        qmp.on('STOP', ({ timestampUs }) => (stoppedUs = timestampUs)),
+        qmp.on('RESUME', ({ timestampUs }) => {
+          for (const off of undo) off();
+          resolve((timestampUs - stoppedUs) / 1000);
+        }),
+        qmp.on('COLO_EXIT', ({ data }) => reject(new Error(`COLO ended: ${data.reason}`))),
+      ];
+    });
+    await qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': 3_600_000 });
+    const pauseMs = await pause;
+    // A secondary that runs would take the CPU that the other pair is measured on.
+    await this.#secondary.qmp.execute('stop');
+    return pauseMs;
+  }
+
+  async stop(): Promise<void> {
+    for (const end of this.#relayEnds) end.kill('SIGKILL');
+    await this.#primary?.kill();
+    await this.#secondary?.kill();
+  }
+
+  async #replicate(folder: string): Promise<void> {
+    const capabilities = ['return-path', 'x-colo'].map((capability) => ({
+      capability,
+      state: true,
+    }));
+    for (const { qmp } of [this.#primary, this.#secondary]) {
+      await qmp.execute('migrate-set-capabilities', { capabilities });
+    }
+    const primary = this.#primary.qmp;
+    const secondary = this.#secondary.qmp;
+    await primary.execute('migrate-set-parameters', {
+      'x-checkpoint-delay': 3_600_000,
+      'max-bandwidth': 10_000_000_000,
+    });
+    if (this.channel === 'tcp') {
+      const port = await freePort();
+      await secondary.execute('migrate-incoming', { uri: `tcp:127.0.0.1:${port}` });
+      await primary.execute('migrate', { uri: `tcp:127.0.0.1:${port}` });
+    } else {
+      const [out, incoming] = [join(folder, 'out'), join(folder, 'in')];
+      await secondary.execute('migrate-incoming', { uri: `unix:${incoming}` });
+      const port = await this.#relayEnd('secondary', [incoming]);
+      await this.#relayEnd('primary', [out, String(port)]);
+      await primary.execute('migrate', { uri: `unix:${out}` });
+    }
+    const deadline = performance.now() + SYNC_TIMEOUT_MS;
+    for (;;) {
+      const { status, 'error-desc': why } = await primary.execute('query-migrate');
+      if (status === 'colo') break;
+      if (status === 'failed' || performance.now() > deadline) {
+        throw new Error(`the pair over ${this.channel} is ${status}, not colo: ${why ?? ''}`);
+      }
+      await sleep(50);
+    }
+  }
+
+  /** Starts one end of the relay; resolves with what it reports when it is ready. */
+  async #relayEnd(side: 'primary' | 'secondary', args: string[]): Promise<number> {
+    const child = fork(RELAY_END, [side, ...args]);
+    this.#relayEnds.push(child);
+    const failed = once(child, 'exit').then(([code]) => {
+      throw new Error(`the relay's ${side} end ended early, with exit code ${String(code)}`);
+    });
+    failed.catch(() => {});
+    const [report] = (await Promise.race([once(child, 'message'), failed])) as [number];
+    return report;
+  }
+}
+
+async function startVm(
+  runtime: QemuRuntime,
+  guest: GuestImage,
+  folder: string,
+  incoming: boolean,
+): Promise<QemuProcess> {
+  await mkdir(folder, { mode: 0o700 });
+  const qmpSocket = join(folder, 'qmp');
+  return await QemuProcess.start({
+    runtime,
+    args: qemuArguments({
+      ...guest,
+      name: 'colopp-bench',
+      vcpus: 2,
+      accel: 'tcg',
+      nets: [],
+      serial: { file: join(folder, 'serial') },
+      qmpSocket,
+      incoming,
+    }),
+    qmpSocket,
+    pidFile: join(folder, 'pid'),
+    logFile: join(folder, 'log'),
+  });
+}
+
+async function waitForReady(serialFile: string): Promise<void> {
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  while (!(await readFile(serialFile, 'utf8').catch(() => '')).includes(READY_MARK)) {
+    if (performance.now() > deadline) {
+      throw new Error(`the guest was not ready within ${READY_TIMEOUT_MS} ms: see ${serialFile}`);
+    }
+    await sleep(100);
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
