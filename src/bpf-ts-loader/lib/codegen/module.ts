@@ -22,7 +22,7 @@ const BASE64_COLUMNS = 120;
 
 /** Everything of the runtime that a module may import; its own names stay clear of these. */
 const RUNTIME_NAMES = [
-  ...'Codec Overlay text array enumOf pointer u8 s8 u16 s16 u32 s32 u64 s64 u128 s128 f32 f64 bool'.split(' '),
+  ...'Codec inspect shown text array enumOf pointer u8 s8 u16 s16 u32 s32 u64 s64 u128 s128 f32 f64 bool'.split(' '),
   ...'u8s s8s u16s s16s u32s s32s u64s s64s f32s f64s zeroBytes copyBytes bits signedBits bigBits signedBigBits'.split(' '),
   ...'putBits putBigBits clearBits decode encode KeyedMap PerCpuMap QueueMap RingBufferMap LoaderError BpfMap BpfProgram ObjectSpecs LoadedObject OpenOptions openObject objectBase64'.split(' '),
 ];

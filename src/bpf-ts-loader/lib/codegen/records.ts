@@ -80,7 +80,7 @@ export class RecordWriter {
     const copy = this.#codecs.use('copyBytes');
     return [
       ...this.#header(record),
-      `export class ${name} extends ${this.#codecs.use('Overlay')} {`,
+      `export class ${name} {`,
       `  static readonly size = ${record.bytes};`,
       `  static create(init?: Partial<${name}>): ${name} {`,
       `    return Object.assign(new ${name}(), init);`,
@@ -100,6 +100,9 @@ export class RecordWriter {
       `  readonly #shared = new DataView(new ArrayBuffer(${bytes}));`,
       '',
       ...overlaid.flatMap((field) => this.#accessors(field, base)),
+      `  [${this.#codecs.use('inspect')}](): Record<string, unknown> {`,
+      `    return ${this.#codecs.use('shown')}(this);`,
+      '  }',
       '}',
       '',
     ];

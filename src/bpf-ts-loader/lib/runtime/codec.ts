@@ -272,13 +272,14 @@ export function clearBits(view: DataView, offset: number, shift: number, count: 
   }
 }
 
-/** Base of records with members that share bytes; shows those members when printed. */
-export abstract class Overlay {
-  [Symbol.for('nodejs.util.inspect.custom')](): Record<string, unknown> {
-    const shown = { ...this } as Record<string, unknown>;
-    for (const [name, property] of Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(this)))) {
-      if (property.get !== undefined) shown[name] = property.get.call(this);
-    }
-    return shown;
+/** Name of the method by which Node prints an object. */
+export const inspect: unique symbol = Symbol.for('nodejs.util.inspect.custom') as typeof inspect;
+
+/** What a record with members that share bytes looks like when printed: all of them. */
+export function shown(record: object): Record<string, unknown> {
+  const members: Record<string, unknown> = { ...record };
+  for (const [name, property] of Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(record) as object))) {
+    if (property.get !== undefined) members[name] = property.get.call(record);
   }
+  return members;
 }
