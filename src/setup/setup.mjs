@@ -109,6 +109,8 @@ async function main() {
   let caught;
   for (const name of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
     process.on(name, () => {
+      // Installing packages is not cut off in the middle: the wait needs an explanation.
+      if (caught === undefined) process.stderr.write('\nStopping as soon as it is safe ...\n');
       caught ??= name;
       interruption.abort(new Error(`Set-up was interrupted by ${name}.`));
     });
