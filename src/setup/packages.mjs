@@ -15,7 +15,7 @@ const CLANG_MAJOR_MIN = 15;
 const CLANG_MAJOR_PREFERRED = 19;
 
 /** Needed by everyone: to build, and to run two hosts and a client on one machine. */
-const BASE = ['ca-certificates', 'g++', 'iproute2', 'libelf-dev', 'make', 'pkg-config', 'python3', 'xz-utils', 'zlib1g-dev'];
+const BASE = ['ca-certificates', 'g++', 'iproute2', 'libelf-dev', 'make', 'pkgconf', 'python3', 'xz-utils', 'zlib1g-dev'];
 
 /** Needed in addition, by purpose. @type {Record<string, readonly string[]>} */
 const BY_PURPOSE = {
