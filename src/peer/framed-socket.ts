@@ -1,6 +1,7 @@
 import { PeerError } from './errors.js';
 import { encodeFrame, FrameDecoder, type Frame, type FrameLimits } from './frame.js';
 import type { PeerConnection } from './link.js';
+import { endSocket } from './socket.js';
 
 export interface FramedSocketOptions {
   limits: FrameLimits;
@@ -64,7 +65,9 @@ export class FramedSocket {
     if (this.#closed) return;
     this.#closed = true;
     const { socket, kind, hostName, remote } = this.#connection;
-    socket.destroySoon(); // what was written before still leaves
+    // What was written before still leaves, unless the peer stopped reading.
+    if (reason.code === 'PEER_SLOW') socket.destroy();
+    else endSocket(socket);
     const text = `the ${kind} connection to ${hostName} (${remote}) ended: ${reason.message}`;
     this.#options.onClose(new PeerError(reason.code, text, { cause: reason }));
   }

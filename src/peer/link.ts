@@ -8,6 +8,7 @@ import {
   type PeerIdentity,
   type PeerKind,
 } from './handshake.js';
+import { endSocket, place } from './socket.js';
 
 /** A greeted connection. Its socket is paused, and nothing of what follows has been read. */
 export interface PeerConnection {
@@ -49,7 +50,6 @@ export interface PeerClientOptions extends PeerIdentity {
 const DEFAULT_TIMEOUT_MS = 3000;
 const KEEPALIVE_MS = 5000;
 const REFUSAL_LOG_INTERVAL_MS = 1000;
-const LINGER_MS = 500;
 
 const SOCKET_OPTIONS = {
   // A checkpoint ends in one direction before the other.
@@ -79,7 +79,7 @@ export class PeerServer {
     const { address, port } = options;
     await new Promise<void>((resolve, reject) => {
       const onError = (cause: Error) => {
-        const text = `cannot listen for the peer on ${address}:${port}: ${cause.message}`;
+        const text = `cannot listen for the peer on ${place(address, port)}: ${cause.message}`;
         reject(new PeerError('PEER_LISTEN', text, { cause }));
       };
       server.#server.once('error', onError);
@@ -120,7 +120,7 @@ export class PeerServer {
   }
 
   async #accept(socket: Socket): Promise<void> {
-    const remote = nameOf(socket);
+    const remote = place(socket.remoteAddress ?? 'unknown', socket.remotePort ?? 0);
     const { helloTimeoutMs = DEFAULT_TIMEOUT_MS, maxGreeting = 16 } = this.#options;
     socket.on('error', () => {}); // every reader sees 'close'; without a listener node would throw
     this.#greeting.add(socket);
@@ -141,7 +141,7 @@ export class PeerServer {
       const { kind, hostName, incarnation } = hello;
       this.#options.onConnection({ kind, hostName, incarnation, remote, socket });
     } catch (error) {
-      hangUp(socket);
+      endSocket(socket);
       if (!(error instanceof PeerError)) {
         if (socket.errored !== error) throw error;
         this.#refused(new PeerError('PEER_CLOSED', `it failed: ${String(error)}`), remote);
@@ -187,7 +187,7 @@ export const PeerClient = {
     checkIdentity(options);
     const { address, port, kind, signal, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
     signal?.throwIfAborted();
-    const remote = `${address}:${port}`;
+    const remote = place(address, port);
     const socket = createConnection({ ...SOCKET_OPTIONS, host: address, port });
     socket.on('error', () => {});
     const timer = setTimeout(() => {
@@ -220,21 +220,4 @@ function connected(socket: Socket): Promise<void> {
     socket.once('connect', resolve);
     socket.once('close', () => reject(socket.errored ?? new Error('it hung up')));
   });
-}
-
-/**
- * Ends a refused connection so that our last words arrive: were the socket closed with unread
- * bytes in it, the kernel would reset the connection and they might be lost on the way.
- */
-function hangUp(socket: Socket): void {
-  if (socket.destroyed) return;
-  socket.end();
-  socket.resume();
-  const timer = setTimeout(() => socket.destroy(), LINGER_MS);
-  socket.once('end', () => socket.destroy());
-  socket.once('close', () => clearTimeout(timer));
-}
-
-function nameOf(socket: Socket): string {
-  return `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`;
 }

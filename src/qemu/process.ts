@@ -47,10 +47,11 @@ const LOG_TAIL_BYTES = 4096;
  */
 export class QemuProcess {
   readonly pid: number;
-  /** Resolves when the process is gone. Never rejects. */
+  /** Resolves when the process is gone; never rejects, and never resolves after `detach`. */
   readonly ended: Promise<void>;
   readonly #identity: ProcessIdentity;
   readonly #files: QemuFiles;
+  #detached = false;
 
   private constructor(
     identity: ProcessIdentity,
@@ -61,7 +62,10 @@ export class QemuProcess {
     this.#identity = identity;
     this.#files = files;
     this.ended = qmp.closed.then(async () => {
-      while (isRunning(identity)) await sleep(EXIT_POLL_MS);
+      while (isRunning(identity)) {
+        if (this.#detached) await new Promise(() => {});
+        await sleep(EXIT_POLL_MS);
+      }
     });
   }
 
@@ -126,6 +130,7 @@ export class QemuProcess {
 
   /** Lets go of the monitor and leaves QEMU running, to be adopted by another. */
   detach(): void {
+    this.#detached = true;
     this.qmp.close();
   }
 

@@ -95,7 +95,8 @@ export class QmpClient {
   readonly #events = new EventEmitter();
   readonly #onEvent: ((event: QmpEvent) => void) | undefined;
   readonly #pending = new Map<number, Pending>();
-  readonly #unsent: { id: number; line: string }[] = [];
+  /** In-band commands that wait for their turn: lines by id, oldest first. */
+  readonly #unsent = new Map<number, string>();
   readonly #closed: Promise<QmpError>;
   #resolveClosed!: (reason: QmpError) => void;
   #onGreeting: ((greeting: { version: QmpVersion; oob: boolean }) => void) | undefined;
@@ -243,6 +244,7 @@ export class QmpClient {
       const onAbort = () => pending.settle?.(signal?.reason);
       pending.settle = (error, value) => {
         pending.settle = undefined;
+        if (this.#unsent.delete(id)) this.#pending.delete(id); // given up before it was sent
         clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);
         if (error === undefined) resolve(value);
@@ -260,7 +262,7 @@ export class QmpClient {
       if (oob) {
         this.#stream.write(`${line}\n`);
       } else {
-        this.#unsent.push({ id, line });
+        this.#unsent.set(id, line);
         this.#sendQueued();
       }
     });
@@ -281,15 +283,11 @@ export class QmpClient {
   }
 
   #sendQueued(): void {
-    while (this.#inFlight < MAX_IN_FLIGHT) {
-      const next = this.#unsent.shift();
-      if (!next) return;
-      if (!this.#pending.get(next.id)?.settle) {
-        this.#pending.delete(next.id); // its caller gave up before it was sent
-        continue;
-      }
+    for (const [id, line] of this.#unsent) {
+      if (this.#inFlight >= MAX_IN_FLIGHT) return;
+      this.#unsent.delete(id);
       this.#inFlight++;
-      this.#stream.write(`${next.line}\n`);
+      this.#stream.write(`${line}\n`);
     }
   }
 
@@ -399,7 +397,7 @@ export class QmpClient {
       pending.settle?.(this.#closedBefore(pending.command, reason));
     }
     this.#pending.clear();
-    this.#unsent.length = 0;
+    this.#unsent.clear();
     this.#resolveClosed(reason);
   }
 }
