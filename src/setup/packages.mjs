@@ -20,7 +20,7 @@ const BASE = ['ca-certificates', 'g++', 'iproute2', 'libelf-dev', 'make', 'pkgco
 /** Needed in addition, by purpose. @type {Record<string, readonly string[]>} */
 const BY_PURPOSE = {
   demo: [],
-  test: ['tmux'],
+  test: ['procps', 'tmux'],
   bench: [],
 };
 
