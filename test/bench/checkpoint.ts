@@ -30,22 +30,20 @@ export async function run(jsonPath?: string): Promise<void> {
   const runtime = await locateQemu();
   const folder = await mkdtemp(join(tmpdir(), 'colopp-bench-'));
   const pairs: ColoPair[] = [];
-  const stopAll = async () => {
-    for (const pair of pairs.splice(0)) await pair.stop();
-    await rm(folder, { recursive: true, force: true });
-  };
-  const onSignal = () => void stopAll().finally(() => process.exit(130));
-  process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+  const interruption = new AbortController();
+  const { signal } = interruption;
+  const onSignal = (name: string) => interruption.abort(new Error(`interrupted by ${name}`));
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
     const pauses: Record<Channel, number[]> = { relay: [], tcp: [] };
     for (const channel of ['relay', 'tcp'] as const) {
       console.log(`starting a pair over ${channel === 'relay' ? 'the relay' : "QEMU's own TCP"}`);
       const home = await mkdtemp(join(folder, `${channel}-`));
-      pairs.push(await ColoPair.start(channel, runtime, guest, home));
+      pairs.push(await ColoPair.start(channel, runtime, guest, home, signal));
     }
     for (let round = -WARM_UP; round < ROUNDS; round++) {
       for (const pair of pairs) {
-        await sleep(GAP_MS);
+        await sleep(GAP_MS, undefined, { signal });
         const pauseMs = await pair.checkpoint();
         if (round >= 0) pauses[pair.channel].push(pauseMs);
       }
@@ -64,7 +62,8 @@ export async function run(jsonPath?: string): Promise<void> {
     if (jsonPath !== undefined) await writeFile(jsonPath, `${JSON.stringify(figures)}\n`);
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
-    await stopAll();
+    for (const pair of pairs) await pair.stop();
+    await rm(folder, { recursive: true, force: true });
   }
 }
 

@@ -20,6 +20,9 @@ export type Channel = 'relay' | 'tcp';
 const READY_MARK = 'COLOPP-GUEST-READY';
 const READY_TIMEOUT_MS = 120_000;
 const SYNC_TIMEOUT_MS = 60_000;
+const CHECKPOINT_TIMEOUT_MS = 10_000;
+/** Checkpoints only when asked for. */
+const NEVER_MS = 3_600_000;
 const RELAY_END = fileURLToPath(new URL('relay-end.js', import.meta.url));
 
 /**
@@ -28,24 +31,31 @@ const RELAY_END = fileURLToPath(new URL('relay-end.js', import.meta.url));
  * processes of their own.
  */
 export class ColoPair {
-  #primary!: QemuProcess;
-  #secondary!: QemuProcess;
-  #relayEnds: ChildProcess[] = [];
+  readonly #vms: QemuProcess[] = [];
+  readonly #relayEnds: ChildProcess[] = [];
 
-  private constructor(readonly channel: Channel) {}
+  private constructor(
+    readonly channel: Channel,
+    readonly signal: AbortSignal,
+  ) {}
 
-  /** Boots the guest and brings the pair into the COLO state. `folder` must be ours alone. */
+  /**
+   * Boots the guest and brings the pair into the COLO state. `folder` must be ours alone. Once
+   * the signal is aborted every call fails; what was started, `stop` ends.
+   */
   static async start(
     channel: Channel,
     runtime: QemuRuntime,
     guest: GuestImage,
     folder: string,
+    signal: AbortSignal,
   ): Promise<ColoPair> {
-    const pair = new ColoPair(channel);
+    const pair = new ColoPair(channel, signal);
     try {
-      pair.#primary = await startVm(runtime, guest, join(folder, 'primary'), false);
-      pair.#secondary = await startVm(runtime, guest, join(folder, 'secondary'), true);
-      await waitForReady(join(folder, 'primary', 'serial'));
+      for (const side of ['primary', 'secondary'] as const) {
+        pair.#vms.push(await startVm(runtime, guest, join(folder, side), side, signal));
+      }
+      await waitForReady(join(folder, 'primary', 'serial'), signal);
       await pair.#replicate(folder);
       return pair;
     } catch (error) {
@@ -56,29 +66,39 @@ export class ColoPair {
 
   /** Takes one checkpoint; returns how long the guest stood still, in milliseconds. */
   async checkpoint(): Promise<number> {
-    const { qmp } = this.#primary;
-    const pause = new Promise<number>((resolve, reject) => {
+    const { qmp } = this.#vm(0);
+    const undo: (() => void)[] = [];
+    const committed = new Promise<number>((resolve, reject) => {
       let stoppedUs = 0;
-      const undo = [
+      const fail = (why: string) => () => reject(new Error(`the checkpoint failed: ${why}`));
+      const timer = setTimeout(fail('no commit in time'), CHECKPOINT_TIMEOUT_MS);
+      undo.push(
+        () => clearTimeout(timer),
         qmp.on('STOP', ({ timestampUs }) => (stoppedUs = timestampUs)),
-        qmp.on('RESUME', ({ timestampUs }) => {
-          for (const off of undo) off();
-          resolve((timestampUs - stoppedUs) / 1000);
-        }),
-        qmp.on('COLO_EXIT', ({ data }) => reject(new Error(`COLO ended: ${data.reason}`))),
-      ];
+        qmp.on('RESUME', ({ timestampUs }) => resolve((timestampUs - stoppedUs) / 1000)),
+        qmp.on('COLO_EXIT', fail('COLO ended')),
+      );
     });
-    await qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': 3_600_000 });
-    const pauseMs = await pause;
-    // A secondary that runs would take the CPU that the other pair is measured on.
-    await this.#secondary.qmp.execute('stop');
-    return pauseMs;
+    try {
+      const asked = qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': NEVER_MS });
+      const [pauseMs] = await Promise.all([committed, asked]);
+      // A secondary that runs would take the CPU that the other pair is measured on.
+      await this.#vm(1).qmp.execute('stop');
+      return pauseMs;
+    } finally {
+      for (const off of undo) off();
+    }
   }
 
   async stop(): Promise<void> {
     for (const end of this.#relayEnds) end.kill('SIGKILL');
-    await this.#primary?.kill();
-    await this.#secondary?.kill();
+    for (const vm of this.#vms) await vm.kill();
+  }
+
+  #vm(side: 0 | 1): QemuProcess {
+    const vm = this.#vms[side];
+    if (!vm) throw new Error('the pair has not started');
+    return vm;
   }
 
   async #replicate(folder: string): Promise<void> {
@@ -86,13 +106,13 @@ export class ColoPair {
       capability,
       state: true,
     }));
-    for (const { qmp } of [this.#primary, this.#secondary]) {
+    for (const { qmp } of this.#vms) {
       await qmp.execute('migrate-set-capabilities', { capabilities });
     }
-    const primary = this.#primary.qmp;
-    const secondary = this.#secondary.qmp;
+    const primary = this.#vm(0).qmp;
+    const secondary = this.#vm(1).qmp;
     await primary.execute('migrate-set-parameters', {
-      'x-checkpoint-delay': 3_600_000,
+      'x-checkpoint-delay': NEVER_MS,
       'max-bandwidth': 10_000_000_000,
     });
     if (this.channel === 'tcp') {
@@ -113,7 +133,7 @@ export class ColoPair {
       if (status === 'failed' || performance.now() > deadline) {
         throw new Error(`the pair over ${this.channel} is ${status}, not colo: ${why ?? ''}`);
       }
-      await sleep(50);
+      await sleep(50, undefined, { signal: this.signal });
     }
   }
 
@@ -134,7 +154,8 @@ async function startVm(
   runtime: QemuRuntime,
   guest: GuestImage,
   folder: string,
-  incoming: boolean,
+  side: 'primary' | 'secondary',
+  signal: AbortSignal,
 ): Promise<QemuProcess> {
   await mkdir(folder, { mode: 0o700 });
   const qmpSocket = join(folder, 'qmp');
@@ -148,21 +169,22 @@ async function startVm(
       nets: [],
       serial: { file: join(folder, 'serial') },
       qmpSocket,
-      incoming,
+      incoming: side === 'secondary',
     }),
     qmpSocket,
     pidFile: join(folder, 'pid'),
     logFile: join(folder, 'log'),
+    signal,
   });
 }
 
-async function waitForReady(serialFile: string): Promise<void> {
+async function waitForReady(serialFile: string, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + READY_TIMEOUT_MS;
   while (!(await readFile(serialFile, 'utf8').catch(() => '')).includes(READY_MARK)) {
     if (performance.now() > deadline) {
       throw new Error(`the guest was not ready within ${READY_TIMEOUT_MS} ms: see ${serialFile}`);
     }
-    await sleep(100);
+    await sleep(100, undefined, { signal });
   }
 }
 
