@@ -46,8 +46,9 @@ async function up(options: { name: string; vcpus: number; networkOnly?: boolean 
     await lab.up({ vcpus: options.vcpus, ...(options.networkOnly ? { networkOnly: true } : {}) });
     say(`Lab "${lab.name}" is up: ${Object.values(lab.topology.hosts).join(', ')}, ${lab.topology.client}.`);
     if (!options.networkOnly) {
-      say('Waiting until the guest is protected...');
+      say('Waiting until the guest is protected and its services answer...');
       await lab.waitFor('a', 'protected', (s) => s.protected, 120_000);
+      await lab.waitForGuest(120_000);
       say(statusText(await lab.status('a')));
       say(`\nTry:  ip netns exec ${lab.topology.client} redis-cli -h ${addresses.guest} ping\n      colopp failover --lab ${lab.name}\n      colopp lab down --name ${lab.name}`);
     }

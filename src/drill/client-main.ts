@@ -4,6 +4,7 @@
  * read everything back, report.
  */
 
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HttpReader, RedisWriter, type Client } from './clients.js';
 import type { ClientOrder, ClientNews } from './client-process.js';
@@ -22,7 +23,8 @@ function tell(news: ClientNews): void {
 async function start(order: Extract<ClientOrder, { type: 'start' }>): Promise<void> {
   const redis = { host: order.guest, port: order.redisPort };
   const http = { host: order.guest, port: order.httpPort };
-  writers = Array.from({ length: order.writers }, (_, i) => new RedisWriter(i, redis));
+  const run = randomUUID().slice(0, 8);
+  writers = Array.from({ length: order.writers }, (_, i) => new RedisWriter(run, i, redis));
   const readers = Array.from({ length: order.readers }, (_, i) => new HttpReader(`http ${i}`, '/1k', http));
   download = new HttpReader('download', '/1m', http, 0);
   clients = [...writers, ...readers, download];

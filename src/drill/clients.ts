@@ -61,16 +61,17 @@ export abstract class Client {
 /** Writes to keys of its own, alternately counting one up and setting a new one. */
 export class RedisWriter extends Client {
   readonly #at: { host: string; port: number };
-  readonly #id: number;
+  readonly #prefix: string;
   #connection!: RespConnection;
   #sequence = 0;
   /** Acknowledged. */
   #count = 0;
   readonly #set: number[] = [];
 
-  constructor(id: number, at: { host: string; port: number }) {
+  /** @param run distinguishes this drill's keys from those of any other */
+  constructor(run: string, id: number, at: { host: string; port: number }) {
     super(`redis ${id}`);
-    this.#id = id;
+    this.#prefix = `drill:${run}:${id}`;
     this.#at = at;
   }
 
@@ -123,15 +124,15 @@ export class RedisWriter extends Client {
   }
 
   get #counterKey(): string {
-    return `drill:${this.#id}:count`;
+    return `${this.#prefix}:count`;
   }
 
   #key(sequence: number): string {
-    return `drill:${this.#id}:${sequence}`;
+    return `${this.#prefix}:${sequence}`;
   }
 
   #value(sequence: number): string {
-    return `value ${sequence} of ${this.#id}`;
+    return `value ${sequence} of ${this.#prefix}`;
   }
 }
 

@@ -3,12 +3,11 @@
  * warning, and the same connections go on against the other host.
  */
 
-import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { watchAgent } from '../agent/control.js';
 import type { AgentNews, AgentStatus } from '../agent/agent.js';
 import { quantile } from '../agent/pause-history.js';
-import { demoGuest, Lab, LabError } from '../lab/lab.js';
+import { demoGuest, Lab } from '../lab/lab.js';
 import { addresses, setCables } from '../lab/topology.js';
 import { ClientProcess } from './client-process.js';
 
@@ -74,7 +73,7 @@ export async function runDemoRound(options: DemoOptions): Promise<DemoRound> {
     onProgress('connect clients');
     clients = new ClientProcess(lab.topology.client);
     const { ports } = demoGuest();
-    await waitForGuest(lab, signal);
+    await lab.waitForGuest(protectTimeoutMs, signal);
     const { connections } = await clients.start({
       guest: addresses.guest, redisPort: ports.redis, httpPort: ports.http, writers: options.writers, readers: options.readers,
     });
@@ -165,17 +164,6 @@ async function killHost(lab: Lab, doomed: AgentStatus): Promise<bigint> {
   for (const pid of [doomed.pid, doomed.vm.pid]) if (pid !== null) process.kill(pid, 'SIGKILL');
   await cables;
   return atNs;
-}
-
-/** Waits until the guest's own services answer. */
-async function waitForGuest(lab: Lab, signal: AbortSignal): Promise<void> {
-  const deadlineMs = performance.now() + protectTimeoutMs;
-  for (;;) {
-    const console = await readFile(lab.log('a', 'console'), 'utf8').catch(() => '');
-    if (console.includes('COLOPP-GUEST-READY')) return;
-    if (performance.now() > deadlineMs) throw new LabError(`The guest was not ready within ${protectTimeoutMs / 1000} s. Its console ended with:\n${console.slice(-1000)}`);
-    await sleep(50, undefined, { signal });
-  }
 }
 
 async function follow(lab: Lab, host: 'a' | 'b', signal: AbortSignal, onNews: (news: AgentNews) => void): Promise<void> {

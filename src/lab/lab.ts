@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -150,6 +151,20 @@ export class Lab {
         throw new LabError(`Host ${host} was not ${what} within ${timeoutMs / 1000} s: it is ${status.role}, ${status.phase} (${status.reason}).\n${tail(this.log(host, 'agent'))}`);
       }
       await sleep(20);
+    }
+  }
+
+  /**
+   * Waits until the guest that booted on host a says that its services answer.
+   * @throws LabError after `timeoutMs`, with the end of its console
+   */
+  async waitForGuest(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs;
+    for (;;) {
+      const console = await readFile(this.log('a', 'console'), 'utf8').catch(() => '');
+      if (console.includes('COLOPP-GUEST-READY')) return;
+      if (performance.now() > deadlineMs) throw new LabError(`The guest was not ready within ${timeoutMs / 1000} s. Its console ended with:\n${console.slice(-1000)}`);
+      await sleep(50, undefined, { signal });
     }
   }
 
