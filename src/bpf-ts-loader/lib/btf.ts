@@ -1,5 +1,5 @@
-import { stringAt } from './elf.js';
 import { LoaderError } from './errors.js';
+import { StringTable } from './strings.js';
 
 /**
  * BTF as plain data (Documentation/bpf/btf.rst in the kernel's sources). A type is known by its
@@ -21,6 +21,8 @@ export type BtfType =
   | { kind: 'datasec'; name: string; size: number; vars: BtfSecVar[] }
   | { kind: 'decl_tag'; name: string; type: number };
 
+type Datasec = BtfType & { kind: 'datasec' };
+
 export interface BtfMember {
   readonly name: string;
   readonly type: number;
@@ -40,9 +42,8 @@ export interface BtfSecVar {
   size: number;
 }
 
-export const VAR_STATIC = 0;
+/** Linkage of a variable that other files may name; 0 is static, 2 extern. */
 export const VAR_GLOBAL = 1;
-export const VAR_EXTERN = 2;
 
 const MAGIC = 0xeb9f;
 const MAX_DEPTH = 64;
@@ -56,9 +57,11 @@ function malformed(why: string): LoaderError {
 export class Btf {
   readonly types: readonly BtfType[];
   readonly #sizes = new Map<number, number>();
+  readonly #sections = new Map<string, Datasec>();
 
   constructor(types: readonly BtfType[]) {
     this.types = types;
+    for (const type of types) if (type.kind === 'datasec' && !this.#sections.has(type.name)) this.#sections.set(type.name, type);
   }
 
   /** The type with number `id`. */
@@ -121,9 +124,8 @@ export class Btf {
   }
 
   /** The DATASEC called `name`. */
-  section(name: string): (BtfType & { kind: 'datasec' }) | undefined {
-    for (const type of this.types) if (type.kind === 'datasec' && type.name === name) return type;
-    return undefined;
+  section(name: string): Datasec | undefined {
+    return this.#sections.get(name);
   }
 }
 
@@ -145,13 +147,12 @@ export function parseBtf(bytes: Uint8Array): Btf {
 
 class TypeReader {
   readonly #view: DataView;
-  readonly #strings: Uint8Array;
-  readonly #names = new Map<number, string>();
+  readonly #strings: StringTable;
   #at = 0;
 
   constructor(types: Uint8Array, strings: Uint8Array) {
     this.#view = new DataView(types.buffer, types.byteOffset, types.byteLength);
-    this.#strings = strings;
+    this.#strings = new StringTable(strings);
   }
 
   read(): BtfType[] {
@@ -174,12 +175,8 @@ class TypeReader {
 
   #name(offset: number): string {
     if (offset === 0) return '';
-    let name = this.#names.get(offset);
-    if (name === undefined) {
-      name = stringAt(this.#strings, offset);
-      if (name === undefined) throw malformed(`a name lies at ${offset}, outside its strings`);
-      this.#names.set(offset, name);
-    }
+    const name = this.#strings.at(offset);
+    if (name === undefined) throw malformed(`a name lies at ${offset}, outside its strings`);
     return name;
   }
 

@@ -1,4 +1,5 @@
 import { LoaderError } from './errors.js';
+import { StringTable } from './strings.js';
 
 /** One section of an ELF file. `bytes` is a view into the file; empty where the file holds none. */
 export interface Section {
@@ -47,17 +48,8 @@ const SECTION_HEADER_BYTES = 64;
 const SYMBOL_BYTES = 24;
 const MAX_FILE_BYTES = 256 * 1024 * 1024;
 
-const decoder = new TextDecoder();
-
 function malformed(why: string): LoaderError {
   return new LoaderError('MALFORMED_ELF', `The object is not a well-formed ELF file: ${why}.`);
-}
-
-/** Reads a NUL-terminated string out of a string table. */
-export function stringAt(table: Uint8Array, offset: number): string | undefined {
-  if (offset < 0 || offset >= table.length) return undefined;
-  const end = table.indexOf(0, offset);
-  return end < 0 ? undefined : decoder.decode(table.subarray(offset, end));
 }
 
 /** A 64-bit field as a number; what does not fit is out of any file's bounds anyway. */
@@ -114,32 +106,32 @@ export function parseElf(file: Uint8Array): ElfFile {
       bytes: inFile ? file.subarray(offset, offset + size) : file.subarray(0, 0),
     };
   });
-  const names = headers[namesIndex]?.bytes;
-  if (names === undefined) throw malformed(`its section names are in section ${namesIndex}, which does not exist`);
+  const namesHeader = headers[namesIndex];
+  if (namesHeader === undefined) throw malformed(`its section names are in section ${namesIndex}, which does not exist`);
+  const names = new StringTable(namesHeader.bytes);
 
   const sections = headers.map((header, index): Section => {
-    const name = index === 0 ? '' : stringAt(names, header.nameOffset);
+    const name = index === 0 ? '' : names.at(header.nameOffset);
     if (name === undefined) throw malformed(`section ${index} has no name`);
     return { index, name, type: header.type, flags: header.flags, size: header.size, bytes: header.bytes };
   });
 
-  const symbols: ElfSymbol[] = [];
-  for (const header of headers) {
-    if (header.type !== SHT_SYMTAB) continue;
-    const strings = headers[header.link]?.bytes;
-    if (strings === undefined) throw malformed(`its symbol names are in section ${header.link}, which does not exist`);
-    readSymbols(header.bytes, strings, symbols);
-  }
-  return { sections, symbols };
+  const [table, second] = headers.filter((header) => header.type === SHT_SYMTAB);
+  if (second !== undefined) throw malformed('it has more than one symbol table');
+  if (table === undefined) return { sections, symbols: [] };
+  const strings = headers[table.link]?.bytes;
+  if (strings === undefined) throw malformed(`its symbol names are in section ${table.link}, which does not exist`);
+  return { sections, symbols: readSymbols(table.bytes, new StringTable(strings)) };
 }
 
-function readSymbols(bytes: Uint8Array, strings: Uint8Array, out: ElfSymbol[]): void {
+function readSymbols(bytes: Uint8Array, strings: StringTable): ElfSymbol[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  for (let at = 0; at + SYMBOL_BYTES <= bytes.length; at += SYMBOL_BYTES) {
-    const name = stringAt(strings, view.getUint32(at, true));
-    if (name === undefined) throw malformed(`symbol ${at / SYMBOL_BYTES} has no name`);
+  return Array.from({ length: Math.floor(bytes.length / SYMBOL_BYTES) }, (_, index) => {
+    const at = index * SYMBOL_BYTES;
+    const name = strings.at(view.getUint32(at, true));
+    if (name === undefined) throw malformed(`symbol ${index} has no name`);
     const info = view.getUint8(at + 4);
-    out.push({
+    return {
       name,
       binding: info >> 4,
       type: info & 15,
@@ -147,6 +139,6 @@ function readSymbols(bytes: Uint8Array, strings: Uint8Array, out: ElfSymbol[]): 
       section: view.getUint16(at + 6, true),
       value: size64(view, at + 8),
       size: size64(view, at + 16),
-    });
-  }
+    };
+  });
 }

@@ -5,6 +5,7 @@ export type LoaderErrorCode =
   | 'MALFORMED_BTF'
   | 'LEGACY_MAPS'
   | 'STATIC_PROGRAM'
+  | 'STATIC_MAP'
   | 'UNSUPPORTED'
   | 'NO_COMPILER'
   | 'COMPILE_FAILED'

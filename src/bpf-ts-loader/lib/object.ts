@@ -1,4 +1,4 @@
-import { type Btf, type BtfType, parseBtf, VAR_GLOBAL, VAR_STATIC } from './btf.js';
+import { type Btf, type BtfType, parseBtf, VAR_GLOBAL } from './btf.js';
 import {
   type ElfFile,
   type ElfSymbol,
@@ -15,10 +15,10 @@ import {
   STT_NOTYPE,
   STV_HIDDEN,
   STV_INTERNAL,
-  stringAt,
 } from './elf.js';
 import { LoaderError } from './errors.js';
 import { mapTypeName } from './map-types.js';
+import { StringTable } from './strings.js';
 
 /** A map of the object, as libbpf will create it. */
 export interface ObjectMap {
@@ -97,6 +97,7 @@ class ObjectReader {
   readonly #symbols = new Map<string, ElfSymbol>();
   readonly #maps: ObjectMap[] = [];
   readonly #sections: ObjectSection[] = [];
+  readonly #seen = new Set<string>();
 
   constructor(elf: ElfFile) {
     this.#elf = elf;
@@ -120,9 +121,12 @@ class ObjectReader {
     this.#dataSections();
     this.#kconfig();
     this.#structOps();
+    const places = new Map(this.#maps.map((map, place) => [map.name, place]));
+    const place = (section: ObjectSection): number => places.get(section.map) ?? 0;
+    this.#sections.sort((a, b) => place(a) - place(b));
     const license = this.#elf.sections.find((section) => section.name === 'license');
     return {
-      license: license === undefined ? '' : (stringAt(license.bytes, 0) ?? ''),
+      license: license === undefined ? '' : (new StringTable(license.bytes).at(0) ?? ''),
       maps: this.#maps,
       programs,
       sections: this.#sections,
@@ -163,6 +167,9 @@ class ObjectReader {
     }
     for (const entry of datasec.vars) {
       const variable = this.#variable(datasec, entry.type);
+      if (variable.linkage !== VAR_GLOBAL) {
+        throw new LoaderError('STATIC_MAP', `The map "${variable.name}" is static, which libbpf refuses: declare it outside of functions, without "static".`);
+      }
       const definition = this.#btf.get(this.#btf.resolve(variable.type));
       if (definition.kind !== 'struct') {
         throw new LoaderError('MALFORMED_BTF', `The map "${variable.name}" is declared as a ${definition.kind}, not as a struct.`);
@@ -194,7 +201,9 @@ class ObjectReader {
   }
 
   #dataMap(section: Section, readOnly: boolean): void {
-    const datasec = this.#btf?.section(section.name);
+    // BTF knows sections by their names; a second one of a name has no variables of its own.
+    const datasec = this.#seen.has(section.name) ? undefined : this.#btf?.section(section.name);
+    this.#seen.add(section.name);
     const variables = datasec === undefined ? [] : this.#globals(datasec);
     this.#sectionMap(section.name, section.size, readOnly, variables);
   }
@@ -236,7 +245,7 @@ class ObjectReader {
     const found: ObjectVariable[] = [];
     for (const entry of datasec.vars) {
       const variable = this.#variable(datasec, entry.type);
-      if (variable.linkage === VAR_STATIC || variable.linkage !== VAR_GLOBAL) continue;
+      if (variable.linkage !== VAR_GLOBAL) continue;
       const symbol = this.#symbols.get(variable.name);
       if (symbol === undefined) {
         throw new LoaderError('MALFORMED_BTF', `The variable "${variable.name}" of section "${datasec.name}" has no symbol.`);
@@ -259,7 +268,7 @@ class ObjectReader {
     if (btf === undefined || datasec === undefined) return;
     const externs = datasec.vars.map((entry) => {
       const variable = this.#variable(datasec, entry.type);
-      return { name: variable.name, type: variable.type, bytes: btf.sizeOf(variable.type), align: alignOf(btf, variable.type) };
+      return { name: variable.name, type: variable.type, bytes: btf.sizeOf(variable.type), align: alignOf(btf, variable.name, variable.type) };
     });
     const undefinedNames = new Set<string>();
     for (const symbol of this.#elf.symbols) {
@@ -313,25 +322,14 @@ function identifier(name: string): string {
   return name.replace(/[^A-Za-z0-9_]/g, '_');
 }
 
-/** Natural alignment of a type, as libbpf computes it (btf__align_of). */
-function alignOf(btf: Btf, id: number, depth = 0): number {
-  const type = btf.get(btf.resolve(id));
-  if (depth > 32) return 1;
-  switch (type.kind) {
-    case 'int':
-    case 'float':
-    case 'enum':
-      return Math.max(1, Math.min(8, type.size));
-    case 'ptr':
-      return 8;
-    case 'array':
-      return alignOf(btf, type.type, depth + 1);
-    case 'struct':
-    case 'union':
-      return type.members.reduce((most, member) => Math.max(most, alignOf(btf, member.type, depth + 1)), 1);
-    default:
-      return 1;
+/** Alignment of a value out of the kernel's configuration: a number, a bool, an enum or text. */
+function alignOf(btf: Btf, name: string, id: number): number {
+  let type = btf.get(btf.resolve(id));
+  if (type.kind === 'array') type = btf.get(btf.resolve(type.type));
+  if (type.kind !== 'int' && type.kind !== 'enum') {
+    throw new LoaderError('UNSUPPORTED', `The configuration value "${name}" is declared as a ${type.kind}: declare it as a number, a bool, an enum libbpf_tristate or an array of char.`);
   }
+  return Math.max(1, type.size);
 }
 
 /** The declaration of a BTF-defined map: each member's *type* carries a number or a type. */

@@ -145,7 +145,7 @@ async function buildOne(context: Context, source: string): Promise<BuiltObject> 
 
   rmSync(recordFile, { force: true });
   const { inputs, warnings } = await compile(context, source, object);
-  writeIfChanged(skeleton, generate(readFileSync(object), { file: object, source: file }));
+  writeIfChanged(skeleton, skeletonOf(object, file));
   const hash = (files: string[]): { [file: string]: string } => {
     for (const output of [object, skeleton]) context.hashes.forget(output);
     return Object.fromEntries(files.map((path) => [path, context.hashes.of(path)]));
@@ -153,6 +153,15 @@ async function buildOne(context: Context, source: string): Promise<BuiltObject> 
   const record: Record = { key, inputs: hash(inputs), outputs: hash([object, skeleton]) };
   writeAtomically(recordFile, JSON.stringify(record));
   return done(false, warnings);
+}
+
+function skeletonOf(object: string, source: string): string {
+  try {
+    return generate(readFileSync(object), { file: object, source });
+  } catch (cause) {
+    if (!(cause instanceof LoaderError)) throw cause;
+    throw new LoaderError(cause.code, `Cannot generate a skeleton of ${source}: ${cause.message}`, { cause });
+  }
 }
 
 async function compile(context: Context, source: string, object: string): Promise<{ inputs: string[]; warnings: string }> {

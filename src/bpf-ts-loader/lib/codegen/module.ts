@@ -153,8 +153,9 @@ class ModuleWriter {
   }
 
   #globals(shapes: Map<string, Shape>, readOnly: (section: ObjectSection) => boolean): string[] {
+    const maps = new Map(this.#model.maps.map((map) => [map.name, map.section ?? map.name]));
     const lines = this.#model.sections.flatMap((section) => {
-      const map = this.#model.maps.find((candidate) => candidate.name === section.map) as ObjectMap;
+      const map = maps.get(section.map) ?? section.map;
       return [
         `    /** Section ${commentText(section.section)}, ${plural(section.bytes, 'byte')}. */`,
         `    ${propertyKey(memberName(section.name))}: {`,
@@ -165,7 +166,7 @@ class ModuleWriter {
             const shape = shapes.get(`${section.section} ${variable.name}`);
             const codec = shape === undefined ? `${this.#codecs.use('u8s')}(0)` : this.#codecs.of(shape);
             const declaration = this.#model.btf === undefined ? variable.name : cDeclaration(this.#model.btf, variable.type, variable.name);
-            return [`${commentText(declaration)}; ${place}`, `this.${readOnly(section) ? 'constant' : 'variable'}(${quote(map.section ?? map.name)}, ${codec}, ${variable.offset})`];
+            return [`${commentText(declaration)}; ${place}`, `this.${readOnly(section) ? 'constant' : 'variable'}(${quote(map)}, ${codec}, ${variable.offset})`];
           },
           '      ',
         ),

@@ -16,6 +16,7 @@ const RESERVED = [
 /** Hands out each name once: the first asker gets it, later ones `name_2`, `name_3`, ... */
 export class Names {
   readonly #taken: Set<string>;
+  readonly #next = new Map<string, number>();
 
   constructor(reserved: Iterable<string> = []) {
     this.#taken = new Set(reserved);
@@ -28,7 +29,9 @@ export class Names {
 
   claim(wanted: string): string {
     let name = wanted;
-    for (let n = 2; this.#taken.has(name); n++) name = `${wanted}_${n}`;
+    let n = this.#next.get(wanted) ?? 2;
+    for (; this.#taken.has(name); n++) name = `${wanted}_${n}`;
+    this.#next.set(wanted, n);
     this.#taken.add(name);
     return name;
   }
