@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { Btf, ifIndex } from 'libbpf-napi';
+import * as assert from 'uvu/assert';
+import { type BpfError, Btf, ifIndex } from 'libbpf-napi';
 
 const undo: (() => void)[] = [];
 
@@ -59,9 +60,11 @@ export function compile(source: string, name = `test${++compiled}`): string {
     char LICENSE[] SEC("license") = "Dual MIT/GPL";
   `;
   writeFileSync(from, prelude + source);
-  execFileSync(newestClang(), ['-target', 'bpf', '-D__TARGET_ARCH_x86', '-g', '-O2', '-Wall', '-Wno-unused-function', '-I', scratch, '-c', from, '-o', to], {
-    stdio: 'inherit',
-  });
+  const warnings = ['-Wall', '-Wno-unused-function'];
+  // Debian keeps <asm/...> apart by architecture; clang does not look there for this target.
+  const include = ['-I', scratch, '-idirafter', `/usr/include/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`];
+  const target = ['-target', 'bpf', `-D__TARGET_ARCH_${process.arch === 'arm64' ? 'arm64' : 'x86'}`];
+  execFileSync(newestClang(), [...target, '-g', '-O2', ...warnings, ...include, '-c', from, '-o', to], { stdio: 'inherit' });
   return to;
 }
 
@@ -143,6 +146,17 @@ export function thrown<E extends Error = Error>(action: () => unknown): E {
     return error as E;
   }
   throw new Error('this should have thrown');
+}
+
+/**
+ * Some machines forbid root programs that touch other programs or security decisions. What they
+ * forbid cannot be shown there, but the error can: this checks that it is the clear one.
+ */
+export function assertForbidden(error: BpfError, program: string): void {
+  assert.is(error.code, 'EPERM', error.message);
+  assert.is(error.operation, 'load');
+  assert.match(error.message, `prog '${program}': BPF program load failed: Operation not permitted (EPERM); root is not enough here`);
+  console.log(`this machine forbids program "${program}"; its refusal was checked instead`);
 }
 
 /** The error that a promise rejects with. */

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import { native } from './native.js';
 import { excerpt, verifierLog } from './verifier-log.js';
@@ -25,6 +26,7 @@ const ENOTSUPP = 524; // the kernel's own "not supported", which bpf(2) lets out
 /** The symbolic name of an errno: `EPERM`, or `LIBBPF_ERRNO__FORMAT` for libbpf's own. */
 export function errnoName(errno: number): string {
   if (errno === ENOTSUPP) return 'ENOTSUPP';
+  if (errno === constants.errno.EOPNOTSUPP) return 'EOPNOTSUPP'; // Node says ENOTSUP, its other name
   const own = libbpfErrorNames[errno - FIRST_LIBBPF_ERRNO];
   if (own !== undefined) return `LIBBPF_ERRNO__${own}`;
   return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
@@ -58,20 +60,29 @@ export class BpfError extends Error {
   }
 }
 
+// What lacks rights can be told how to get them; for root it is somebody else's policy.
 function remedy(operation: string, errno: number): string {
-  const code = errnoName(errno);
-  if (code === 'EPERM' && (operation === 'load' || operation === 'attach' || operation === 'create')) {
-    return '; run as root, or with CAP_BPF and CAP_NET_ADMIN or CAP_PERFMON';
-  }
-  return '';
+  if (errno !== constants.errno.EPERM || !['load', 'attach', 'create'].includes(operation)) return '';
+  return process.geteuid?.() === 0
+    ? '; root is not enough here: a security module, lockdown or a missing capability forbids it'
+    : '; run as root, or with CAP_BPF and CAP_NET_ADMIN or CAP_PERFMON';
 }
+
+// Lines of libbpf that only say again that it failed.
+const echoes = [
+  /^prog '.*': failed to load: -?\d+$/,
+  /^failed to load object /,
+  /^failed to load BPF skeleton /,
+  /^permission error while running as root/,
+  /^-- (?:BEGIN|END) PROG LOAD LOG --$/,
+];
 
 // libbpf ends each message with a newline and begins it with its own name.
 function firstMessages(log: string): string {
   const lines = log
     .split('\n')
     .map((line) => line.replace(/^libbpf: /, '').trim())
-    .filter((line) => line !== '' && !line.startsWith('-- '));
+    .filter((line) => line !== '' && !echoes.some((echo) => echo.test(line)));
   return lines.slice(0, 3).join('; ');
 }
 

@@ -2,7 +2,8 @@ import { boolean, bytes, integer, oneOf, optional, options, text, u64, wrongType
 import { interfaceOf, type InterfaceOption } from './interfaces.js';
 import { updatable, wrapLink, Link } from './link.js';
 import { mapHandle, type BpfMap } from './map.js';
-import { native, type NativeProgram, type ProgramKernelInfo, type TcxEntry } from './native.js';
+import { needing, needOfSection } from './kernel-lacks.js';
+import { native, type NativeLink, type NativeProgram, type ProgramKernelInfo, type TcxEntry } from './native.js';
 import { anchorOf, directionOf, programIdOf, type TcxAnchors, type TcxHook } from './tcx.js';
 import './error.js';
 
@@ -16,7 +17,7 @@ export interface TestRunOptions {
   data?: Uint8Array;
   /** The context: `struct __sk_buff`, `struct xdp_md`, or the arguments of a tracing program. */
   ctx?: Uint8Array;
-  /** Runs this often; `durationNs` is the average. */
+  /** Runs this often; `durationNs` is the average. Not for raw tracepoints and system call programs. */
   repeat?: number;
   /** Room for the packet afterwards; default: that of `data`, plus 256 bytes of head room. */
   dataSizeOut?: number;
@@ -196,9 +197,15 @@ export class BpfProgram {
   testRun(given: TestRunOptions = {}): TestRunResult {
     const run = options<TestRunOptions>(given, 'testRun', testRunNames);
     const data = optional(run.data, 'data', (value, what) => bytes(value, what));
-    const ctx = optional(run.ctx, 'ctx', (value, what) => bytes(value, what));
+    let ctx = optional(run.ctx, 'ctx', (value, what) => bytes(value, what));
     const dataRoom = run.dataSizeOut ?? (data === undefined ? 0 : data.byteLength + HEAD_ROOM_BYTES);
-    const ctxRoom = run.ctxSizeOut ?? ctx?.byteLength ?? 0;
+    // The kernel has no separate context out for these: nothing comes back from a raw tracepoint,
+    // and a system call program writes into the context it was given.
+    const { type } = this;
+    const ctxInPlace = type === 'syscall';
+    if (ctxInPlace) ctx = ctx?.slice();
+    const ctxBack = !ctxInPlace && !type.startsWith('raw_tracepoint');
+    const ctxRoom = run.ctxSizeOut ?? (ctxBack ? (ctx?.byteLength ?? 0) : 0);
     const dataOut = new Uint8Array(integer(dataRoom, 'dataSizeOut', 0, PACKET_MAX_BYTES));
     const ctxOut = new Uint8Array(integer(ctxRoom, 'ctxSizeOut', 0, PACKET_MAX_BYTES));
     const done = this.#handle.testRun(
@@ -206,7 +213,7 @@ export class BpfProgram {
       ctx,
       dataOut,
       ctxOut,
-      integer(run.repeat ?? 1, 'repeat', 0, 0x7fff_ffff),
+      integer(run.repeat ?? 0, 'repeat', 0, 0x7fff_ffff),
       integer(run.cpu ?? 0, 'cpu'),
       integer(run.flags ?? 0, 'flags'),
       integer(run.batchSize ?? 0, 'batchSize'),
@@ -214,16 +221,20 @@ export class BpfProgram {
     return {
       retval: done.retval,
       data: dataOut.subarray(0, Math.min(done.dataBytes, dataOut.byteLength)),
-      ctx: ctxOut.subarray(0, Math.min(done.ctxBytes, ctxOut.byteLength)),
+      ctx: ctxInPlace && ctx !== undefined ? ctx : ctxOut.subarray(0, Math.min(done.ctxBytes, ctxOut.byteLength)),
       durationNs: done.durationNs,
     };
   }
 
   // ---- attaching
 
+  #attached(need: Parameters<typeof needing>[0], attach: () => NativeLink): Link {
+    return wrapLink(needing(need, `program "${this.name}"`, attach));
+  }
+
   /** Attaches the program as its section says. */
   attach(): Link {
-    return wrapLink(this.#handle.attach());
+    return this.#attached(needOfSection(this.section), () => this.#handle.attach());
   }
 
   /** tp_btf, fentry, fexit, fmod_ret and lsm programs, with a cookie. Linux 5.5; cookie: 6.0. */
@@ -241,13 +252,15 @@ export class BpfProgram {
   /** A tracepoint by category and name, such as `sched`, `sched_switch`. Needs tracefs mounted. Linux 4.7. */
   attachTracepoint(category: string, name: string, given: CookieOption = {}): Link {
     const { cookie } = options<CookieOption>(given, 'attachTracepoint', ['cookie']);
-    return wrapLink(this.#handle.attachTracepoint(text(category, 'category'), text(name, 'name'), cookieOf(cookie)));
+    return this.#attached('tracefs', () =>
+      this.#handle.attachTracepoint(text(category, 'category'), text(name, 'name'), cookieOf(cookie)),
+    );
   }
 
   /** Entry (or return) of a kernel function. Needs CONFIG_KPROBES. Linux 4.1. */
   attachKprobe(functionName: string, given: { offset?: number; onReturn?: boolean } & CookieOption = {}): Link {
     const { offset, onReturn, cookie } = options<typeof given>(given, 'attachKprobe', ['offset', 'onReturn', 'cookie']);
-    return wrapLink(
+    return this.#attached('kprobes', () =>
       this.#handle.attachKprobe(
         text(functionName, 'function name'),
         integer(offset ?? 0, 'offset'),
@@ -263,7 +276,7 @@ export class BpfProgram {
     given: { onReturn?: boolean; cookies?: readonly (bigint | number)[] } = {},
   ): Link {
     const { onReturn, cookies } = options<typeof given>(given, 'attachKprobeMulti', ['onReturn', 'cookies']);
-    return wrapLink(
+    return this.#attached('kprobes', () =>
       this.#handle.attachKprobeMulti(
         namesOf(functions, 'functions'),
         boolean(onReturn ?? false, 'onReturn'),
@@ -275,7 +288,7 @@ export class BpfProgram {
   /** A system call, whatever the kernel calls its function. Needs CONFIG_KPROBES. */
   attachKsyscall(name: string, given: { onReturn?: boolean } & CookieOption = {}): Link {
     const { onReturn, cookie } = options<typeof given>(given, 'attachKsyscall', ['onReturn', 'cookie']);
-    return wrapLink(
+    return this.#attached('kprobes', () =>
       this.#handle.attachKsyscall(text(name, 'system call'), boolean(onReturn ?? false, 'onReturn'), cookieOf(cookie)),
     );
   }
@@ -283,7 +296,7 @@ export class BpfProgram {
   /** A function of a program or a shared library. Linux 4.3. */
   attachUprobe(given: UprobeOptions): Link {
     const probe = options<UprobeOptions>(given, 'attachUprobe', uprobeNames);
-    return wrapLink(
+    return this.#attached('uprobes', () =>
       this.#handle.attachUprobe(
         text(probe.path, 'path'),
         optional(probe.function, 'function', text),
@@ -302,7 +315,7 @@ export class BpfProgram {
     given: { pid?: number; onReturn?: boolean; cookies?: readonly (bigint | number)[] } = {},
   ): Link {
     const { pid, onReturn, cookies } = options<typeof given>(given, 'attachUprobeMulti', ['pid', 'onReturn', 'cookies']);
-    return wrapLink(
+    return this.#attached('uprobes', () =>
       this.#handle.attachUprobeMulti(
         text(path, 'path'),
         namesOf(functions, 'functions'),
@@ -316,7 +329,7 @@ export class BpfProgram {
   /** A statically defined tracepoint (USDT) of a program or library. */
   attachUsdt(path: string, provider: string, name: string, given: { pid?: number } & CookieOption = {}): Link {
     const { pid, cookie } = options<typeof given>(given, 'attachUsdt', ['pid', 'cookie']);
-    return wrapLink(
+    return this.#attached('uprobes', () =>
       this.#handle.attachUsdt(
         text(path, 'path'),
         text(provider, 'provider'),

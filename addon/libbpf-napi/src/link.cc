@@ -93,7 +93,7 @@ Napi::Value Link::FromPinned(const Napi::CallbackInfo& info) {
   int fd = bpf_obj_get(path.c_str());
   std::string subject = Quoted("pinned link", path.c_str());
   if (fd < 0) return ThrowBpf(info.Env(), "open", subject, fd);
-  if (!FdIs(fd, "bpf_link")) {
+  if (!FdIs(fd, "link")) {
     close(fd);
     return ThrowBpf(info.Env(), "open", subject, EINVAL, "this is not a BPF link");
   }

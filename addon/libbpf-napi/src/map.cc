@@ -124,7 +124,7 @@ Napi::Value Map::FromPinned(const Napi::CallbackInfo& info) {
   int fd = bpf_obj_get(path.c_str());
   std::string subject = Quoted("pinned map", path.c_str());
   if (fd < 0) return ThrowBpf(info.Env(), "open", subject, fd);
-  if (!FdIs(fd, "bpf-map")) {
+  if (!FdIs(fd, "map")) {
     close(fd);
     return ThrowBpf(info.Env(), "open", subject, EINVAL, "this is not a BPF map");
   }

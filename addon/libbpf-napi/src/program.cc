@@ -98,7 +98,7 @@ Napi::Value Program::FromPinned(const Napi::CallbackInfo& info) {
   int fd = bpf_obj_get(path.c_str());
   std::string subject = Quoted("pinned program", path.c_str());
   if (fd < 0) return ThrowBpf(info.Env(), "open", subject, fd);
-  if (!FdIs(fd, "bpf-prog")) {
+  if (!FdIs(fd, "prog")) {
     close(fd);
     return ThrowBpf(info.Env(), "open", subject, EINVAL, "this is not a BPF program");
   }
@@ -252,7 +252,9 @@ Napi::Value Program::SetAttachTarget(const Napi::CallbackInfo& info) {
   }
   LogCapture capture;
   int error = bpf_program__set_attach_target(program_, target_fd, function.c_str());
-  if (error != 0) return ThrowBpf(env, operation, Subject(), error, capture.text());
+  if (error != 0) {
+    return ThrowBpf(env, operation, Subject() + " to \"" + function + "\"", error, capture.text());
+  }
   return env.Undefined();
 }
 
