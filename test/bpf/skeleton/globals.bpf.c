@@ -85,7 +85,7 @@ SEC("tc") int step(struct __sk_buff *skb)
 	return one() + two() + hidden_global == 0;
 }
 
-/* clang stores eight bytes at once: a reader must never see half of each */
+/* stored in one piece: a reader must never see half of each */
 __u64 flipping;
 
 SEC("tc") int flip(struct __sk_buff *skb)
