@@ -66,7 +66,7 @@ export class ColoPair {
 
   /** Takes one checkpoint; returns how long the guest stood still, in milliseconds. */
   async checkpoint(): Promise<number> {
-    const { qmp } = this.#vm(0);
+    const { qmp } = this.vm('primary');
     const undo: (() => void)[] = [];
     const committed = new Promise<number>((resolve, reject) => {
       let stoppedUs = 0;
@@ -83,22 +83,29 @@ export class ColoPair {
       const asked = qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': NEVER_MS });
       const [pauseMs] = await Promise.all([committed, asked]);
       // A secondary that runs would take the CPU that the other pair is measured on.
-      await this.#vm(1).qmp.execute('stop');
+      await this.vm('secondary').qmp.execute('stop');
       return pauseMs;
     } finally {
       for (const off of undo) off();
     }
   }
 
+  /** The host's QEMU. */
+  vm(side: 'primary' | 'secondary'): QemuProcess {
+    const vm = this.#vms[side === 'primary' ? 0 : 1];
+    if (!vm) throw new Error(`the ${side} has not started`);
+    return vm;
+  }
+
+  /** Kills the relay's end on one host, as if the agent there had died. */
+  cut(side: 'primary' | 'secondary'): void {
+    this.#relayEnds[side === 'secondary' ? 0 : 1]?.kill('SIGKILL');
+  }
+
+  /** Ends everything that was started. */
   async stop(): Promise<void> {
     for (const end of this.#relayEnds) end.kill('SIGKILL');
     for (const vm of this.#vms) await vm.kill();
-  }
-
-  #vm(side: 0 | 1): QemuProcess {
-    const vm = this.#vms[side];
-    if (!vm) throw new Error('the pair has not started');
-    return vm;
   }
 
   async #replicate(folder: string): Promise<void> {
@@ -109,8 +116,8 @@ export class ColoPair {
     for (const { qmp } of this.#vms) {
       await qmp.execute('migrate-set-capabilities', { capabilities });
     }
-    const primary = this.#vm(0).qmp;
-    const secondary = this.#vm(1).qmp;
+    const primary = this.vm('primary').qmp;
+    const secondary = this.vm('secondary').qmp;
     await primary.execute('migrate-set-parameters', {
       'x-checkpoint-delay': NEVER_MS,
       'max-bandwidth': 10_000_000_000,

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { locateQemu, type QmpEvent, type QemuProcess } from '../../src/qemu/index.js';
+import { locateQemu, type QemuProcess } from '../../src/qemu/index.js';
 import { ColoPair, type GuestImage } from '../bench/colo-pair.js';
 
 /** What we believe of QEMU's COLO, shown by a real pair over our relay; no networking. */
@@ -40,13 +40,21 @@ async function until(what: string, condition: () => Promise<boolean>): Promise<v
 
 const isRunning = async ({ qmp }: QemuProcess) => (await qmp.execute('query-status')).running;
 
-/** The sequence of section 2 of the design; resolves once the VM runs by itself. */
-async function failOver(vm: QemuProcess): Promise<QmpEvent> {
-  const exit = new Promise<QmpEvent>((resolve) => vm.qmp.on('COLO_EXIT', resolve));
+/**
+ * The sequence of section 2 of the design. COLO_EXIT is no part of it: a QEMU that notices the
+ * broken link by itself says it before, with the reason `error`.
+ */
+async function failOver(vm: QemuProcess): Promise<void> {
   await vm.qmp.execute('yank', { instances: [{ type: 'migration' }] }, { oob: true });
   await vm.qmp.execute('x-colo-lost-heartbeat');
   await until('the failover', () => isRunning(vm));
-  return await exit;
+}
+
+/** Collects the modes in which a QEMU says that it leaves COLO. */
+function exits(vm: QemuProcess): string[] {
+  const modes: string[] = [];
+  vm.qmp.on('COLO_EXIT', ({ data }) => modes.push(data.mode));
+  return modes;
 }
 
 colo('checkpoints commit; a secondary that is stopped loads them and can be stopped again', async ({ pair }) => {
@@ -62,10 +70,13 @@ colo('checkpoints commit; a secondary that is stopped loads them and can be stop
 
 colo('when the primary dies, the paused secondary runs on', async ({ pair }) => {
   await pair.checkpoint();
+  const secondary = pair.vm('secondary');
+  const left = exits(secondary);
   await pair.vm('primary').kill();
   pair.cut('primary');
-  const exit = await failOver(pair.vm('secondary'));
-  assert.equal(exit.data, { mode: 'secondary', reason: 'request' });
+  await failOver(secondary);
+  await until('COLO_EXIT', async () => left.length > 0);
+  assert.equal(left, ['secondary']);
 });
 
 colo('when the link dies in the middle of a checkpoint, both can run on', async ({ pair }) => {
@@ -79,8 +90,9 @@ colo('when the link dies in the middle of a checkpoint, both can run on', async 
   await stopped;
   pair.cut('secondary');
   assert.is(commits, 0, 'the link was cut before the commit');
-  assert.is((await failOver(primary)).name, 'COLO_EXIT');
-  assert.is((await failOver(pair.vm('secondary'))).name, 'COLO_EXIT');
+  await failOver(primary);
+  await failOver(pair.vm('secondary'));
+  assert.is(commits, 1, 'the primary goes on, which QEMU tells like any commit');
 });
 
 colo.run();
