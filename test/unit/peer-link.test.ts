@@ -356,6 +356,54 @@ link('a proof cannot be replayed, forged, or reflected', async (context) => {
   assert.is(connections.length, 1);
 });
 
+link('no greeting with a single bit changed on its way is accepted', async (context) => {
+  const { server } = await serve(context, { secret: SECRET, helloTimeoutMs: 40 });
+  /** Dials through a middle that flips one bit of the nth byte in one direction. */
+  const tamper = async (direction: 'toServer' | 'toClient', at: number, bit: number) => {
+    let bytes = 0;
+    let flipped = false;
+    const pass = (from: Socket, to: Socket, tampered: boolean) => {
+      from.on('error', () => {}).on('end', () => to.end());
+      from.on('data', (chunk: Buffer) => {
+        const offset = at - bytes;
+        if (tampered) bytes += chunk.length;
+        if (tampered && offset >= 0 && offset < chunk.length) {
+          chunk.writeUInt8(chunk.readUInt8(offset) ^ (1 << bit), offset);
+          flipped = true;
+        }
+        to.write(chunk);
+      });
+    };
+    const middle = createServer((near) => {
+      const far = netConnect({ host: '127.0.0.1', port: server.port });
+      context.sockets.push(near, far);
+      pass(near, far, direction === 'toServer');
+      pass(far, near, direction === 'toClient');
+    });
+    await new Promise<void>((resolve) => middle.listen(0, '127.0.0.1', resolve));
+    const { port } = middle.address() as AddressInfo;
+    const outcome = await dial(context, port, { secret: SECRET, timeoutMs: 40 }).then(
+      () => 'accepted',
+      (error: PeerError) => error.code,
+    );
+    middle.close();
+    return { flipped, outcome };
+  };
+  for (const direction of ['toServer', 'toClient'] as const) {
+    let tried = 0;
+    for (let at = 0; ; at += 7) {
+      const { flipped, outcome } = await tamper(direction, at, at % 8);
+      if (!flipped) {
+        assert.is(outcome, 'accepted', 'past the end of the greeting, nothing was changed');
+        break;
+      }
+      assert.is.not(outcome, 'accepted', `byte ${at} ${direction}`);
+      tried++;
+    }
+    assert.ok(tried > 25, `only ${tried} bytes were tried`);
+  }
+});
+
 link('an impostor server without the secret is found out', async (context) => {
   const impostor = createServer((socket) => {
     context.sockets.push(socket);
@@ -394,6 +442,14 @@ link('a peer that is not there, or says nothing, is one clear sentence', async (
   assert.match(gone.message, /ECONNREFUSED/);
 });
 
+link('addresses of IPv6 are written as such', async (context) => {
+  const { server, connections } = await serve(context, { address: '::1' });
+  const mine = await dial(context, server.port, { address: '::1' });
+  assert.is(mine.remote, `[::1]:${server.port}`);
+  await until(() => connections.length === 1);
+  assert.match(connections[0]!.remote, /^\[::1\]:\d+$/);
+});
+
 link('a port in use is one clear sentence', async (context) => {
   const { server } = await serve(context);
   const error = await failure(serve(context, { port: server.port }));
@@ -428,7 +484,7 @@ async function pairOfChannels(context: Context) {
     onMessage: (message) => messages.push(message),
     onClose: (reason) => closed.push(reason),
   });
-  return { near: near.socket, channel, closed, messages };
+  return { near: near.socket, channel, closed, messages, socket: connections[0]!.socket };
 }
 
 link('a control message of a gigabyte ends the connection at its header', async (context) => {
@@ -466,6 +522,15 @@ link('a peer that stops reading is given up before it fills our memory', async (
   while (channel.send({ text: 'x'.repeat(60_000) }) && sent < 1000) sent++;
   assert.ok(sent < 1000);
   assert.is(closed[0]?.code, 'PEER_SLOW');
+});
+
+link('closing does not wait for a peer that has stopped reading', async (context) => {
+  const { near, channel, closed, socket } = await pairOfChannels(context);
+  near.pause();
+  for (let i = 0; i < 10; i++) channel.send({ text: 'x'.repeat(60_000) });
+  channel.close();
+  assert.is(closed.length, 1);
+  await until(() => socket.destroyed);
 });
 
 link('a hang-up is told once, with a sentence, and later sends are refused', async (context) => {

@@ -142,6 +142,21 @@ qmp('an out-of-band command leaves at once though the queue is full', async (mon
   client.close();
 });
 
+qmp('what was given up before it was sent is never sent', async (monitor) => {
+  const answers: (() => void)[] = [];
+  monitor.onRequest = ({ id }, say) => answers.push(() => say({ return: {}, id }));
+  const client = await QmpClient.connect(monitor.path);
+  const all = Array.from({ length: 10 }, () =>
+    failure(client.execute('stop', undefined, { timeoutMs: 30 })),
+  );
+  for (const error of await Promise.all(all)) assert.is(error.code, 'QMP_TIMEOUT');
+  for (const answer of answers) answer();
+  monitor.onRequest = ({ id }, say) => say({ return: {}, id });
+  await client.execute('cont');
+  assert.is(monitor.requests.filter(({ execute }) => execute === 'stop').length, 6);
+  client.close();
+});
+
 qmp("QEMU's error arrives with its class, its words and the command", async (monitor) => {
   monitor.onRequest = ({ id }, say) =>
     say({ error: { class: 'GenericError', desc: 'COLO is off' }, id });
