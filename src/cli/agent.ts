@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { pino } from 'pino';
+import pino from 'pino';
 import { loadConfig } from '../agent/config.js';
 import { requireKernel } from '../agent/requirements.js';
 
@@ -64,7 +64,9 @@ async function run(options: { config: string; check?: boolean; logLevel: string 
   requireKernel();
   // Only here: no other command needs the native add-ons.
   const { Agent } = await import('../agent/agent.js');
-  const log = pino({ level: options.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  // Not synchronous: a slow disk must not stop the heartbeats.
+  const destination = pino.destination({ dest: 1, sync: false });
+  const log = pino({ level: options.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination);
   const agent = await Agent.start(config, log);
   let stopping = false;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -76,4 +78,5 @@ async function run(options: { config: string; check?: boolean; logLevel: string 
     });
   }
   await agent.ended;
+  destination.flushSync();
 }
