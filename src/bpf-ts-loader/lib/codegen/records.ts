@@ -4,6 +4,9 @@ import { cDeclaration } from './ctype.js';
 import { access, commentText, memberName, propertyKey } from './names.js';
 import { type EnumShape, type Field, type RecordShape, type Shape, typedArrayOf, typeOf } from './shapes.js';
 
+/** Longer arrays of bytes are left to their codec, which copies them as a block. */
+const MAX_INLINE_BYTES = 64;
+
 type Range = { start: number; end: number };
 
 /** An enum as a constant object and the union of its values. */
@@ -168,7 +171,17 @@ export class RecordWriter {
     const at = plus('offset', field.offset);
     if (field.bits !== undefined) return `${target} = ${this.#bits(field, 'view', at)};`;
     if (shape.kind === 'scalar' || shape.kind === 'text') return `${target} = ${this.#codecs.read(shape, 'view', at)};`;
-    return `${this.#codecs.read(shape, 'view', at, target)};`;
+    const loop = this.#numbersInto(shape, at, target);
+    return loop ?? `${this.#codecs.read(shape, 'view', at, target)};`;
+  }
+
+  /** Numbers are read in a loop on the spot: a codec for all arrays would be slower for each. */
+  #numbersInto(shape: Shape, at: string, target: string): string | undefined {
+    if (shape.kind !== 'array' || typedArrayOf(shape.element) === undefined) return undefined;
+    if (shape.element.bytes === 1 && shape.length > MAX_INLINE_BYTES) return undefined;
+    const stride = shape.element.bytes;
+    const value = this.#codecs.read(shape.element, 'view', `${at} + ${stride === 1 ? 'i' : `i * ${stride}`}`);
+    return `for (let i = 0; i < ${shape.length}; i++) ${target}[i] = ${value};`;
   }
 
   /** The value of a bitfield. */
