@@ -39,6 +39,8 @@ export interface AdoptOptions extends QemuFiles, QmpConnectOptions {}
 const DEFAULT_START_TIMEOUT_MS = 20_000;
 const CONNECT_RETRY_MS = 10;
 const EXIT_POLL_MS = 20;
+/** How long a killed process may take to be gone. */
+const EXIT_WAIT_MS = 2000;
 const LOG_TAIL_BYTES = 4096;
 
 /**
@@ -93,16 +95,20 @@ export class QemuProcess {
         resolve(killedBy ? `it was ended by ${killedBy}` : `it ended with exit code ${code}`),
       );
     });
-    // Before the first await: an exited child stays a zombie, and its pid taken, until then.
+    // Before the first await: a child that has ended keeps its pid until node has noticed.
     const identity = child.pid === undefined ? undefined : identify(child.pid);
     try {
       if (!identity) throw await startError(await exit, logFile);
       await writePidFile(pidFile, identity);
       const qmp = await waitForMonitor(options, exit);
       await chmod(qmpSocket, 0o600);
+      child.unref(); // from here on it is no reason for us to stay
       return new QemuProcess(identity, qmp, { qmpSocket, pidFile });
     } catch (error) {
-      if (identity) signalProcess(identity, 'SIGKILL');
+      if (identity) {
+        signalProcess(identity, 'SIGKILL');
+        await Promise.race([exit, sleep(EXIT_WAIT_MS, undefined, { ref: false })]);
+      }
       await rm(pidFile, { force: true });
       await rm(qmpSocket, { force: true });
       throw error;
@@ -163,7 +169,7 @@ export class QemuProcess {
   /** Ends QEMU at once, by SIGKILL. */
   async kill(): Promise<void> {
     signalProcess(this.#identity, 'SIGKILL');
-    await this.#waitGone(2000);
+    await this.#waitGone(EXIT_WAIT_MS);
     await this.#forget();
   }
 
@@ -212,14 +218,12 @@ function spawnDetached({ runtime, args, logFile }: StartOptions) {
   const [program, ...prefix] = runtime.argv;
   const log = openSync(logFile, 'a', 0o600);
   try {
-    const child = spawn(program, [...prefix, ...args], {
+    return spawn(program, [...prefix, ...args], {
       detached: true,
       stdio: ['ignore', log, log],
       env: qemuEnvironment(runtime),
       cwd: '/',
     });
-    child.unref();
-    return child;
   } finally {
     closeSync(log);
   }
