@@ -37,14 +37,17 @@ const LIMITS: FrameLimits = new Map([
 ]);
 const MAX_UNSENT_BYTES = 64 * 1024;
 
+/** By how much the rates of two hosts' clocks might differ; real ones do by 0.0001 or less. */
+const CLOCK_RATE_MARGIN = 0.01;
+
 /**
  * Beats on a connection of their own, so that checkpoints cannot delay them. Each side sends a
  * beat every interval and acknowledges the other's at once.
  *
  * What a lease may be built on: a side that acknowledged a beat does not declare silence for at
  * least `leaseMs` after that. The sender of the beat sent it earlier still, so by its own clock it
- * may rely on the peer until `lastAckedSentNs + leaseMs`, with no clock shared between the hosts
- * (only their rates must agree, over fractions of a second).
+ * may rely on the peer until `lastAckedSentNs + leaseMs`, with no clock shared between the hosts.
+ * Only their rates must agree, and not exactly: the silence outlasts the lease by a hundredth.
  */
 export class Heartbeat {
   readonly #options: HeartbeatOptions;
@@ -62,9 +65,10 @@ export class Heartbeat {
       );
     }
     this.#options = options;
+    const silenceMs = Math.max(intervalMs * missed, leaseMs * (1 + CLOCK_RATE_MARGIN));
     this.#settings = {
       intervalNs: BigInt(Math.round(intervalMs * 1e6)),
-      silenceNs: BigInt(Math.round(intervalMs * missed * 1e6)),
+      silenceNs: BigInt(Math.round(silenceMs * 1e6)),
     };
     this.#state = startHeartbeat(process.hrtime.bigint());
     this.#frames = new FramedSocket(connection, {
@@ -86,6 +90,11 @@ export class Heartbeat {
       },
     });
     this.#step({ type: 'tick' });
+  }
+
+  /** How long the peer must have been unheard, since `lastHeardNs`, to count as silent. */
+  get silenceNs(): bigint {
+    return this.#settings.silenceNs;
   }
 
   /** When a frame of the peer was last read: CLOCK_MONOTONIC, nanoseconds. */

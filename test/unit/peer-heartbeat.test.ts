@@ -183,7 +183,11 @@ test('frames that are no heartbeat end the connection', async () => {
 test('a lease longer than the silence is refused: the promise could not be kept', async () => {
   await ends(async ({ near }) => {
     assert.throws(() => beat(near, { leaseMs: 101 }), /a lease of 101 ms needs/);
-    beat(near, { leaseMs: 100 }).heartbeat.close();
+    const { heartbeat, silences } = beat(near, { leaseMs: 100 });
+    await until(() => silences.length === 1);
+    assert.is(heartbeat.silenceNs, 101_000_000n, 'clocks of two hosts never run quite alike');
+    assert.ok(silences[0]! >= heartbeat.silenceNs);
+    heartbeat.close();
   });
 });
 
