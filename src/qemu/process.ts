@@ -73,7 +73,8 @@ export class QemuProcess {
 
   /**
    * Starts QEMU and waits for its monitor. Throws QemuError: `QEMU_START` with what QEMU said
-   * when it ends or stays mute, `QEMU_RUNNING` when the pid file names a live process.
+   * when it ends or stays mute, `QEMU_RUNNING` when the pid file names a live process; or the
+   * signal's reason.
    */
   static async start(options: StartOptions): Promise<QemuProcess> {
     const { qmpSocket, pidFile, logFile, signal } = options;
@@ -111,6 +112,7 @@ export class QemuProcess {
       }
       await rm(pidFile, { force: true });
       await rm(qmpSocket, { force: true });
+      signal?.throwIfAborted();
       throw error;
     }
   }

@@ -163,6 +163,19 @@ qemu('a QEMU that never serves its monitor is ended', async (context) => {
   assert.not.match(processes, context.folder);
 });
 
+qemu('a start that is given up leaves no process', async (context) => {
+  const options = bare(context);
+  const elsewhere = options.args.map((arg) => arg.replace('/qmp,', '/other,'));
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(new Error('never mind')), 100);
+  const { signal } = controller;
+  await QemuProcess.start({ ...options, args: elsewhere, signal }).then(
+    () => assert.unreachable(),
+    (error: Error) => assert.is(error.message, 'never mind'),
+  );
+  assert.not.match(execFileSync('ps', ['-eo', 'args']).toString(), context.folder);
+});
+
 qemu('a second one for the same VM is refused, the first goes on', async (context) => {
   const options = bare(context);
   const first = await start(context, options);
