@@ -8,6 +8,10 @@ const benches: Record<string, { about: string; load: () => Promise<{ run: (jsonP
     about: 'pause of a checkpoint through our relay, against the same QEMU over its own TCP channel',
     load: () => import('./checkpoint.js'),
   },
+  codec: {
+    about: 'generated codecs of bpf-ts-loader, against DataView code written by hand',
+    load: () => import('./codec.js'),
+  },
 };
 
 const program = new Command('bench')
