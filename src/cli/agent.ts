@@ -1,3 +1,4 @@
+import { constants, setPriority } from 'node:os';
 import { Command } from 'commander';
 import pino from 'pino';
 import { loadConfig } from '../agent/config.js';
@@ -62,6 +63,8 @@ async function run(options: { config: string; check?: boolean; logLevel: string 
     return;
   }
   requireKernel();
+  // Heartbeats and checkpoints wait for this process, and VMs compete with it.
+  setPriority(constants.priority.PRIORITY_HIGH);
   // Only here: no other command needs the native add-ons.
   const { Agent } = await import('../agent/agent.js');
   // Not synchronous: a slow disk must not stop the heartbeats.

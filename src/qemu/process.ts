@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { chmod, mkdir, open, rm, stat } from 'node:fs/promises';
+import { constants, setPriority } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { QemuError } from './errors.js';
@@ -42,6 +43,7 @@ const EXIT_POLL_MS = 20;
 /** How long a killed process may take to be gone. */
 const EXIT_WAIT_MS = 2000;
 const LOG_TAIL_BYTES = 4096;
+const NORMAL_PRIORITY = constants.priority.PRIORITY_NORMAL;
 
 /**
  * A QEMU that runs apart from us: in a session of its own, holding none of our pipes, so that it
@@ -220,12 +222,15 @@ function spawnDetached({ runtime, args, logFile }: StartOptions) {
   const [program, ...prefix] = runtime.argv;
   const log = openSync(logFile, 'a', 0o600);
   try {
-    return spawn(program, [...prefix, ...args], {
+    const child = spawn(program, [...prefix, ...args], {
       detached: true,
       stdio: ['ignore', log, log],
       env: qemuEnvironment(runtime),
       cwd: '/',
     });
+    // Whatever ours is. Its threads inherit it, and none has been started yet.
+    if (child.pid !== undefined) setPriority(child.pid, NORMAL_PRIORITY);
+    return child;
   } finally {
     closeSync(log);
   }
