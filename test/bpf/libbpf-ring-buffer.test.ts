@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type BpfError, BpfObject, type BpfProgram, RingBuffer, type RingBufferOptions, UserRingBuffer } from 'libbpf-napi';
@@ -129,13 +130,13 @@ test('back-pressure: a slow consumer polls nothing; the ring fills and the progr
   assert.is(produce(1), 0);
   assert.is(((await first).value as Uint8Array[]).length, 1);
   const lost = produce(10_000);
-  const room = 65536 / 16;
+  const room = 65536 / 16 - 1; // the kernel never fills the last byte
   assert.is(lost, 10_000 - room);
   await new Promise((resolve) => setTimeout(resolve, 20));
   const { records, drops, pendingBytes } = ring.stats();
   assert.is(records, 1); // nobody asked for more
   assert.is(drops, BigInt(lost));
-  assert.is(pendingBytes, 65536);
+  assert.is(pendingBytes, 65536 - 16);
   let expected = 1;
   while (expected <= room) {
     for (const record of (await iterator.next()).value as Uint8Array[]) assert.is(numberOf(record), expected++);
@@ -210,15 +211,16 @@ test('the object may be closed before the ring buffer', () => {
   ring.close();
 });
 
-test('the end of a process does not wait for a buffer without references', async () => {
-  const { object, ring } = bench();
-  const next = ring.unref()[Symbol.asyncIterator]().next();
-  const handles = process.getActiveResourcesInfo();
-  ring.ref();
-  ring.close();
-  await next;
-  assert.ok(Array.isArray(handles));
-  object.close();
+test('the end of a process does not wait for a buffer without references', () => {
+  const child = `
+    import { BpfObject, RingBuffer } from 'libbpf-napi';
+    const object = BpfObject.open(${JSON.stringify(path)});
+    object.load();
+    const ring = new RingBuffer(object.map('events')).unref();
+    ring[Symbol.asyncIterator]().next().then(() => console.log('never'));
+  `;
+  const options = { encoding: 'utf8', timeout: 10_000, cwd: import.meta.dirname } as const;
+  assert.is(execFileSync(process.execPath, ['--input-type=module', '-e', child], options), '');
 });
 
 test('a busy producer: nothing is lost, nothing comes twice', async () => {

@@ -4,21 +4,21 @@ import { native } from './native.js';
 import { excerpt, verifierLog } from './verifier-log.js';
 
 // enum libbpf_errno of <bpf/libbpf.h>: libbpf's own errors, beyond those of the kernel.
-const libbpfErrorNames = [
-  'LIBELF',
-  'FORMAT',
-  'KVERSION',
-  'ENDIAN',
-  'INTERNAL',
-  'RELOC',
-  'LOAD',
-  'VERIFY',
-  'PROG2BIG',
-  'KVER',
-  'PROGTYPE',
-  'WRNGPID',
-  'INVSEQ',
-  'NLPARSE',
+const libbpfErrors: readonly (readonly [name: string, text: string])[] = [
+  ['LIBELF', 'libelf failed'],
+  ['FORMAT', 'this is not a BPF object'],
+  ['KVERSION', "the object's version section is missing or wrong"],
+  ['ENDIAN', 'the object is of the other byte order'],
+  ['INTERNAL', 'internal error of libbpf'],
+  ['RELOC', 'a relocation failed'],
+  ['LOAD', 'a program did not load, for an unknown reason'],
+  ['VERIFY', 'the verifier refused a program'],
+  ['PROG2BIG', 'a program is too big'],
+  ['KVER', 'the object is for another kernel version'],
+  ['PROGTYPE', 'the kernel does not support this type of program'],
+  ['WRNGPID', 'a netlink answer was for another process'],
+  ['INVSEQ', 'a netlink answer was out of sequence'],
+  ['NLPARSE', 'a netlink answer made no sense'],
 ];
 const FIRST_LIBBPF_ERRNO = 4000;
 const ENOTSUPP = 524; // the kernel's own "not supported", which bpf(2) lets out
@@ -27,8 +27,8 @@ const ENOTSUPP = 524; // the kernel's own "not supported", which bpf(2) lets out
 export function errnoName(errno: number): string {
   if (errno === ENOTSUPP) return 'ENOTSUPP';
   if (errno === constants.errno.EOPNOTSUPP) return 'EOPNOTSUPP'; // Node says ENOTSUP, its other name
-  const own = libbpfErrorNames[errno - FIRST_LIBBPF_ERRNO];
-  if (own !== undefined) return `LIBBPF_ERRNO__${own}`;
+  const own = libbpfErrors[errno - FIRST_LIBBPF_ERRNO];
+  if (own !== undefined) return `LIBBPF_ERRNO__${own[0]}`;
   return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
 }
 
@@ -88,17 +88,11 @@ function firstMessages(log: string): string {
 
 /** What an errno means, in words. */
 export function errnoText(errno: number): string {
-  return getSystemErrorMap().get(-errno)?.[1] ?? errnoName(errno);
+  return libbpfErrors[errno - FIRST_LIBBPF_ERRNO]?.[1] ?? getSystemErrorMap().get(-errno)?.[1] ?? errnoName(errno);
 }
 
-/** Words an error of `operation` on `subject`. `text` is what errno means, `log` what libbpf said. */
-export function bpfError(
-  operation: string,
-  subject: string,
-  errno: number,
-  text = errnoText(errno),
-  log = '',
-): BpfError {
+/** Words an error of `operation` on `subject`; `log` is what libbpf, or we, have to say about it. */
+export function bpfError(operation: string, subject: string, errno: number, log = ''): BpfError {
   const verifier = verifierLog(log);
   const code = errnoName(errno);
   let message: string;
@@ -107,7 +101,7 @@ export function bpfError(
     message = `cannot ${operation} ${subject}${who} (${code}):\n${excerpt(verifier.text)}`;
   } else {
     const why = firstMessages(log);
-    message = `cannot ${operation} ${subject}: ${why === '' ? text : why} (${code})${remedy(operation, errno)}`;
+    message = `cannot ${operation} ${subject}: ${why === '' ? errnoText(errno) : why} (${code})${remedy(operation, errno)}`;
   }
   const kept = verifier?.text ?? (log === '' ? undefined : log);
   const error = new BpfError(message, operation, errno, kept);

@@ -39,6 +39,6 @@ export function needing<T>(need: Need | undefined, subject: string, attach: () =
     const why = need !== undefined && error instanceof BpfError ? lacks[need]() : undefined;
     if (why === undefined) throw error;
     const { operation, errno, log } = error as BpfError;
-    throw Object.assign(bpfError(operation, subject, errno, undefined, `${why}\n${log ?? ''}`), { cause: error });
+    throw Object.assign(bpfError(operation, subject, errno, `${why}\n${log ?? ''}`), { cause: error });
   }
 }

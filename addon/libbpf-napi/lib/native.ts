@@ -253,9 +253,7 @@ interface Native {
   NativeRingBuffer: new (map: NativeMap) => NativeRingBuffer;
   NativeUserRingBuffer: new (map: NativeMap) => NativeUserRingBuffer;
   NativeBtf: new (source: string | Uint8Array, basePath: string | undefined) => NativeBtf;
-  setErrorFactory(
-    make: (operation: string, subject: string, errno: number, text: string, log: string) => Error,
-  ): void;
+  setErrorFactory(make: (operation: string, subject: string, errno: number, log: string) => Error): void;
   ifIndex(name: string): number;
   createMap(
     type: number,

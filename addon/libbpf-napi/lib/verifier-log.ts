@@ -67,6 +67,7 @@ const isWalk = (line: string): boolean => walk.some((pattern) => pattern.test(li
 const isStatistics = (line: string): boolean => statistics.some((pattern) => pattern.test(line));
 
 const MESSAGE_LINES_MAX = 6;
+const LINE_CHARACTERS_MAX = 400; // a source line may be a whole expanded macro
 
 /**
  * The lines of a verifier log that say what is wrong: the last run of messages, and before it the
@@ -91,5 +92,5 @@ export function excerpt(log: string): string {
       break;
     }
   }
-  return [...about, ...lines.slice(first, last + 1)].map((line) => `  ${line}`).join('\n');
+  return [...about, ...lines.slice(first, last + 1)].map((line) => `  ${line.slice(0, LINE_CHARACTERS_MAX)}`).join('\n');
 }

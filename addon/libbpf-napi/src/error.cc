@@ -1,7 +1,5 @@
 #include "error.h"
 
-#include <bpf/libbpf.h>
-
 #include <cerrno>
 #include <cstdlib>
 
@@ -13,13 +11,10 @@ Napi::Value ThrowBpf(Napi::Env env, const char* operation, const std::string& su
   // that one must not be replaced.
   if (env.IsExceptionPending()) return {};
   err = std::abs(err);
-  char text[256] = "";
-  libbpf_strerror(err, text, sizeof text);
   Napi::Value error = EnvData::Of(env).make_error.Call({
       Napi::String::New(env, operation),
       Napi::String::New(env, subject),
       Napi::Number::New(env, err),
-      Napi::String::New(env, text),
       Napi::String::New(env, log),
   });
   if (!env.IsExceptionPending()) napi_throw(env, error);

@@ -6,9 +6,10 @@
 
 namespace libbpf_napi::abi {
 
-constexpr int kAttachNetfilter = 45;    // BPF_NETFILTER, Linux 6.4
-constexpr int kAttachTcxIngress = 46;   // BPF_TCX_INGRESS, Linux 6.6
-constexpr int kAttachTcxEgress = 47;    // BPF_TCX_EGRESS, Linux 6.6
+constexpr int kProgramTypeNetfilter = 32;  // BPF_PROG_TYPE_NETFILTER, Linux 6.4
+constexpr int kAttachNetfilter = 45;       // BPF_NETFILTER, Linux 6.4
+constexpr int kAttachTcxIngress = 46;      // BPF_TCX_INGRESS, Linux 6.6
+constexpr int kAttachTcxEgress = 47;       // BPF_TCX_EGRESS, Linux 6.6
 
 constexpr uint32_t kFlagReplace = 1u << 2;  // BPF_F_REPLACE
 constexpr uint32_t kFlagBefore = 1u << 3;   // BPF_F_BEFORE

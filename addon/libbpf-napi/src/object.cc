@@ -73,7 +73,8 @@ class LoadWorker : public Napi::AsyncWorker {
       return;
     }
     ThrowBpf(env, "load", subject_, error_, log_);
-    deferred_.Reject(env.GetAndClearPendingException().Value());
+    // Nothing is pending when the environment is being torn down: then nobody waits either.
+    if (env.IsExceptionPending()) deferred_.Reject(env.GetAndClearPendingException().Value());
   }
 
  private:
