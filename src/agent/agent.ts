@@ -46,6 +46,8 @@ export type AgentNews =
 
 /** How long a stopping primary waits for the secondary to give up its VM. */
 const partingMs = 1000;
+/** How long a primary asks a silent secondary before it goes on alone, at least. */
+const leastAskMs = 1000;
 const nsPerMs = 1e6;
 
 export class Agent {
@@ -103,6 +105,7 @@ export class Agent {
   private constructor(config: AgentConfig, log: Logger, runtime: QemuRuntime, probe: QemuProbe, accel: 'kvm' | 'tcg', gate: Gate) {
     const { digest, summary } = describeVm(config, accel, probe.version);
     const { heartbeat, checkpoint } = config;
+    const leaseMs = heartbeat.intervalMs * heartbeat.missed;
     this.#config = config;
     this.#log = log;
     this.#probe = probe;
@@ -113,7 +116,7 @@ export class Agent {
       host: config.host, vmDigest: digest, vmSummary: summary,
       holdMs: checkpoint.holdMs, periodMs: checkpoint.periodMs,
       checkpointTimeoutMs: checkpoint.timeoutMs, syncTimeoutMs: checkpoint.syncTimeoutMs,
-      leaseMs: heartbeat.intervalMs * heartbeat.missed, retryMs: config.peer.retryMs,
+      leaseMs, askMs: Math.max(leastAskMs, 2 * leaseMs), retryMs: config.peer.retryMs,
       pauseSecondary: config.secondary === 'paused',
     };
     this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
@@ -121,6 +124,7 @@ export class Agent {
       onUp: () => this.#dispatch({ type: 'peer-up' }),
       onMessage: (message) => this.#dispatch({ type: 'message', message }),
       onLost: (reason) => this.#dispatch({ type: 'peer-lost', reason }),
+      onUnreached: (sign, reason) => this.#dispatch({ type: 'peer-unreached', sign, reason }),
       onAck: (sentNs) => this.#dispatch({ type: 'heartbeat-acked', sentNs }),
       onCheckpointConnection: (connection) => this.#relayToIncoming(connection),
       onRefused: (reason) => this.#log.warn({ code: 'PEER_REFUSED' }, reason),
@@ -170,7 +174,7 @@ export class Agent {
   async #end(): Promise<void> {
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
-    this.#relay?.close('the agent ends');
+    this.#closeRelay('the agent ends');
     await this.#session.close();
     this.#control?.close();
     await this.#lifecycle;
@@ -237,12 +241,12 @@ export class Agent {
         });
       case 'destroy-vm':
         this.#vmEpoch++;
-        this.#relay?.close('the VM is given up');
+        this.#closeRelay('the VM is given up');
         return this.#inTurn('Ending the VM', () => this.#vm.destroy());
       case 'migrate': return this.#inTurn('Copying the VM', () => this.#migrate());
       case 'trigger-checkpoint': return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
       case 'drop-secondary':
-        this.#relay?.close('protection has ended');
+        this.#closeRelay('protection has ended');
         return this.#now('Letting the VM go on', () => this.#vm.dropSecondary());
       case 'take-over-vm': return void this.#takeOver();
       case 'pause-vm': return this.#now('Pausing the secondary VM', () => this.#vm.pause());
@@ -286,7 +290,7 @@ export class Agent {
   }
 
   async #takeOver(): Promise<void> {
-    this.#relay?.close('taking over');
+    this.#closeRelay('taking over');
     try {
       await this.#vm.takeOver();
       this.#dispatch({ type: 'took-over' });
@@ -311,13 +315,20 @@ export class Agent {
   }
 
   #useRelay(relay: CheckpointRelay): void {
-    this.#relay?.close('a new one takes its place');
+    this.#closeRelay('a new one takes its place');
     this.#relay = relay;
     void relay.ended.then(({ reason }) => {
       if (this.#relay !== relay) return;
       this.#relay = undefined;
       this.#dispatch({ type: 'failed', what: 'The checkpoint relay', reason });
     });
+  }
+
+  /** Ends the relay deliberately: that is no news. */
+  #closeRelay(reason: string): void {
+    const relay = this.#relay;
+    this.#relay = undefined;
+    relay?.close(reason);
   }
 
   #setTimer(name: TimerName, ms: number): void {
@@ -352,7 +363,9 @@ export class Agent {
       case 'checkpoint': return this.#checkpoint();
       case 'failover': return this.#failover();
       case 'start-alone':
-        if (this.#state.phase !== 'fenced') throw new ControlError('NOT_FENCED', `${this.#config.host} is ${this.#state.phase}, not fenced: there is nothing to decide.`);
+        if (this.#state.phase !== 'fenced' && this.#state.phase !== 'ended') {
+          throw new ControlError('NOT_FENCED', `${this.#config.host} is ${this.#state.phase}, not fenced: there is nothing to decide.`);
+        }
         this.#dispatch({ type: 'command', command: 'start-alone' });
         return this.status();
       case 'watch':

@@ -5,7 +5,7 @@ import type { Message } from '../protocol/messages.js';
 
 const text = z.string().max(2000);
 const generation = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const phase = z.enum(['alone', 'pairing', 'syncing', 'protected', 'checkpointing', 'taking-over', 'active-alone', 'fenced']);
+const phase = z.enum(['alone', 'pairing', 'syncing', 'protected', 'checkpointing', 'parting', 'taking-over', 'active-alone', 'fenced', 'ended']);
 
 const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('greeting'), host: z.string().max(63), role: z.enum(['primary', 'secondary']), phase, generation, active: z.boolean() }),

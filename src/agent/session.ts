@@ -19,8 +19,9 @@ import { parseMessage } from './message-schema.js';
 export interface SessionEvents {
   onUp: () => void;
   onMessage: (message: Message) => void;
-  /** Also when the peer could not be reached at all. */
   onLost: (reason: string) => void;
+  /** A dial has come to nothing; see `peer-unreached` in protocol/pair-types. */
+  onUnreached: (sign: 'absent' | 'refused' | 'silent', reason: string) => void;
   /** The peer acknowledged the heartbeat sent at this CLOCK_MONOTONIC time. */
   onAck: (sentNs: bigint) => void;
   /** The primary wants to send checkpoints. */
@@ -77,7 +78,7 @@ export class Session {
     return [...this.#server?.refusals.values() ?? []].reduce((sum, count) => sum + count, 0);
   }
 
-  /** Tries once to reach the peer; ends in `onUp` or `onLost`. */
+  /** Tries once to reach the peer; ends in `onUp` or `onUnreached`. */
   dial(): void {
     if (this.#peer || this.#dialling || this.#losing) return;
     const dialling = new AbortController();
@@ -85,8 +86,7 @@ export class Session {
     void this.#dial(dialling.signal).catch((error: unknown) => {
       if (this.#dialling !== dialling) return; // the peer reached us first
       this.#dialling = undefined;
-      this.#drop();
-      this.#events.onLost((error as Error).message);
+      this.#events.onUnreached(signOf(error), (error as Error).message);
     });
   }
 
@@ -120,6 +120,10 @@ export class Session {
       control.socket.destroy();
       throw error;
     });
+    if (signal.aborted) { // the peer reached us in the last moment
+      for (const { socket } of [control, heartbeat]) socket.destroy();
+      throw signal.reason;
+    }
     this.#dialling = undefined;
     this.#peer = control;
     this.#useControl(control);
@@ -160,7 +164,7 @@ export class Session {
         }, heartbeatConnectionMs);
         return;
       case 'heartbeat':
-        if (this.#heartbeat) return void connection.socket.destroy();
+        if (this.#heartbeat || this.#peer?.incarnation !== connection.incarnation) return void connection.socket.destroy();
         clearTimeout(this.#losing);
         this.#losing = undefined;
         return this.#useHeartbeat(connection);
@@ -186,7 +190,9 @@ export class Session {
     const heartbeat: Heartbeat = new Heartbeat({
       connection, intervalMs, missed, leaseMs: intervalMs * missed,
       onAck: (sentNs) => this.#events.onAck(sentNs),
-      onSilence: (silentNs) => this.#lost(`no heartbeat for ${Math.round(Number(silentNs) / 1e6)} ms`),
+      onSilence: (silentNs) => {
+        if (this.#heartbeat === heartbeat) this.#lost(`no heartbeat for ${Math.round(Number(silentNs) / 1e6)} ms`);
+      },
       onClose: (reason) => {
         if (this.#heartbeat === heartbeat) this.#broken(reason.message);
       },
@@ -220,4 +226,11 @@ export class Session {
     control?.close(reason);
     heartbeat?.close(reason);
   }
+}
+
+/** What a failed dial says of the peer's agent: that it is not there, that it lives, or nothing. */
+function signOf(error: unknown): 'absent' | 'refused' | 'silent' {
+  if (!(error instanceof PeerError)) return 'silent';
+  if ((error.cause as NodeJS.ErrnoException | undefined)?.code === 'ECONNREFUSED') return 'absent';
+  return error.code === 'PEER_CONNECT' || error.code === 'PEER_TIMEOUT' || error.code === 'PEER_CLOSED' ? 'silent' : 'refused';
 }

@@ -3,7 +3,7 @@
  * Sizes and value ranges are checked where messages are parsed, in agent/.
  */
 
-import type { Phase, Role } from './pair.js';
+import type { Phase, Role } from './pair-types.js';
 
 /** Sent first by both sides: who I am, and whether I run the VM. */
 export interface Greeting {

@@ -3,7 +3,6 @@
  *
  * One such machine runs in each agent. It knows no clock (events carry the
  * time), does no I/O (effects say what to do), and so can be simulated whole.
- * All times are CLOCK_MONOTONIC nanoseconds of the own host.
  *
  * The rules that make a takeover invisible to clients:
  *  - Output is released only up to the STOP of a checkpoint whose RESUME was
@@ -11,134 +10,29 @@
  *  - The secondary may take over only after `protected`, which is sent before
  *    the first release, and only when the primary's lease must have ended.
  *  - The primary goes on alone only when the secondary has given up its VM, or
- *    is dead.
+ *    is dead. A secondary that does not answer for `askMs` counts as dead.
+ *  - Nobody decides late. Half of `askMs` after the peer may have ceased to
+ *    count on it, a host that slept through that time (frozen, overloaded)
+ *    cannot know what the other has done: it is fenced, and waits for its word.
+ *
+ * What is left without an arbiter: both hosts live, both are awake, and no
+ * packet passes between them. Then both speak, until they meet again and the
+ * one of the lower generation gives up its VM.
  */
 
 import type { Greeting, Message } from './messages.js';
+import type { Effect, PairConfig, PairEvent, PairState, Phase, Step, TimerName } from './pair-types.js';
 
-export type Role = 'primary' | 'secondary';
-
-export type Phase =
-  /** A primary runs its VM unprotected; a secondary has none. */
-  | 'alone'
-  /** The peer is there; the secondary prepares an empty VM. */
-  | 'pairing'
-  /** The VM's state is being copied. Nothing is promised yet. */
-  | 'syncing'
-  /** The secondary could take over now. */
-  | 'protected'
-  /** As `protected`, with a checkpoint on its way. */
-  | 'checkpointing'
-  /** The secondary is becoming the active VM. */
-  | 'taking-over'
-  /** The VM outlived a peer and runs unprotected. */
-  | 'active-alone'
-  /** This host's VM may be obsolete and must not speak; only the peer or an operator can tell. */
-  | 'fenced';
-
-export interface PairConfig {
-  host: string;
-  vmDigest: string;
-  vmSummary: string;
-  /** A checkpoint starts this long after the first packet was held. */
-  holdMs: number;
-  /** Longest time between two checkpoints. */
-  periodMs: number;
-  /** A checkpoint that takes longer ends the protection. */
-  checkpointTimeoutMs: number;
-  /** Copying the VM's state may take this long. */
-  syncTimeoutMs: number;
-  /** How long the primary may speak after a heartbeat that was acknowledged. */
-  leaseMs: number;
-  /** Wait between attempts to reach the peer. */
-  retryMs: number;
-  /** Keep the secondary VM paused between checkpoints. */
-  pauseSecondary: boolean;
-}
-
-export interface PairState {
-  role: Role;
-  phase: Phase;
-  generation: number;
-  peer: { host: string; phase: Phase; generation: number } | undefined;
-  /** The gate holds the VM's output. */
-  holding: boolean;
-  /** A checkpoint that was asked for; `stopNs` once the VM has stopped for it. */
-  checkpoint: { requestedNs: bigint; stopNs: bigint | undefined } | undefined;
-  /** Protection is being ended: waiting for the secondary to give up its VM. */
-  ending: string | undefined;
-  lastResumeNs: bigint;
-  /** Commits since protection began. */
-  commits: number;
-  /** Why the VM is not protected, in words for people. */
-  reason: string;
-}
-
-export type TimerName = 'checkpoint' | 'period' | 'checkpoint-timeout' | 'sync-timeout' | 'retry';
-
-export type PairEvent =
-  /** `vmAlive`: an earlier agent's VM still runs. `mayRunAlone`: no peer can have taken over meanwhile. */
-  | { type: 'start'; role: Role; generation: number; vmAlive: boolean; mayRunAlone: boolean }
-  | { type: 'peer-up' }
-  /** Silence beyond the lease, or no connection and the lease is over: the peer cannot be speaking. */
-  | { type: 'peer-lost'; reason: string }
-  | { type: 'message'; message: Message }
-  | { type: 'heartbeat-acked'; sentNs: bigint }
-  | { type: 'vm-listening' }
-  /** The primary's QEMU has entered its COLO state. */
-  | { type: 'colo-entered' }
-  /** QEMU's STOP: `stampNs` is its own stamp, converted; `receivedNs` when we saw it. */
-  | { type: 'vm-stopped'; stampNs: bigint; receivedNs: bigint }
-  | { type: 'vm-resumed'; receivedNs: bigint }
-  | { type: 'colo-exit'; reason: string }
-  | { type: 'vm-exited'; clean: boolean; reason: string }
-  | { type: 'held'; oldestNs: bigint }
-  | { type: 'hold-limit' }
-  | { type: 'timer'; name: TimerName }
-  | { type: 'took-over' }
-  | { type: 'takeover-failed'; reason: string }
-  /** An effect could not be carried out. */
-  | { type: 'failed'; what: string; reason: string }
-  | { type: 'command'; command: 'checkpoint' | 'failover' | 'start-alone' | 'stop' };
-
-export type Effect =
-  | { type: 'dial' }
-  | { type: 'hang-up'; reason: string }
-  | { type: 'send'; message: Message }
-  | { type: 'start-vm' }
-  | { type: 'start-incoming-vm' }
-  | { type: 'destroy-vm' }
-  /** Start copying the VM to the secondary, to end in the COLO state. */
-  | { type: 'migrate' }
-  | { type: 'trigger-checkpoint' }
-  /** Primary: cut the dead secondary off and let the VM run on. */
-  | { type: 'drop-secondary' }
-  /** Secondary: cut the dead primary off and let the VM run. */
-  | { type: 'take-over-vm' }
-  | { type: 'pause-vm' }
-  | { type: 'gate'; mode: 'pass' | 'protected' | 'closed' }
-  | { type: 'lease'; untilNs: bigint }
-  | { type: 'release'; upToNs: bigint; stopNs: bigint; pauseNs: bigint }
-  | { type: 'release-all' }
-  | { type: 'discard' }
-  | { type: 'announce' }
-  /** What must be remembered across a restart, before the effects that follow. */
-  | { type: 'persist'; role: Role; generation: number; mayRunAlone: boolean }
-  | { type: 'timer'; name: TimerName; ms: number }
-  | { type: 'cancel-timer'; name: TimerName }
-  | { type: 'note'; level: 'info' | 'warn' | 'error'; code: string; text: string };
-
-export interface Step {
-  state: PairState;
-  effects: Effect[];
-}
+export type * from './pair-types.js';
 
 const nsPerMs = 1_000_000n;
+/** The peer takes no longer reasons; most of them come from elsewhere. */
+const longestReason = 500;
 
-export function initialState(role: Role): PairState {
+export function initialState(role: PairState['role']): PairState {
   return {
     role, phase: 'alone', generation: 0, peer: undefined, holding: false, checkpoint: undefined,
-    ending: undefined, lastResumeNs: 0n, commits: 0, reason: 'not started',
+    commits: 0, trustedUntilNs: 0n, reason: 'not started',
   };
 }
 
@@ -147,9 +41,11 @@ export function isProtected(state: PairState): boolean {
   return state.phase === 'protected' || state.phase === 'checkpointing';
 }
 
+const silentPhases: ReadonlySet<Phase> = new Set(['parting', 'fenced', 'ended']);
+
 /** True if this host runs the VM that speaks to the world. */
 export function isActive(state: PairState): boolean {
-  return state.role === 'primary' && state.phase !== 'fenced';
+  return state.role === 'primary' && !silentPhases.has(state.phase);
 }
 
 export function greeting(state: PairState, config: PairConfig): Greeting {
@@ -184,8 +80,9 @@ class Machine {
   on(event: PairEvent): void {
     switch (event.type) {
       case 'start': return this.#onStart(event);
-      case 'peer-up': return this.#do({ type: 'send', message: greeting(this.state, this.#config) });
+      case 'peer-up': return this.#onPeerUp();
       case 'peer-lost': return this.#onPeerLost(event.reason);
+      case 'peer-unreached': return this.#onUnreached(event.sign, event.reason);
       case 'message': return this.#onMessage(event.message);
       case 'heartbeat-acked': return this.#onHeartbeat(event.sentNs);
       case 'vm-listening': return this.#onListening();
@@ -199,7 +96,7 @@ class Machine {
       case 'timer': return this.#onTimer(event.name);
       case 'took-over': return this.#onTookOver();
       case 'takeover-failed': return this.#onTakeoverFailed(event.reason);
-      case 'failed': return this.#onBroken('FAILED', `${event.what} failed: ${event.reason}`);
+      case 'failed': return this.#onFailed(event.what, event.reason);
       case 'command': return this.#onCommand(event.command);
     }
   }
@@ -208,12 +105,26 @@ class Machine {
     this.effects.push(...effects);
   }
 
-  #persist(mayRunAlone: boolean): Effect {
-    return { type: 'persist', role: this.state.role, generation: this.state.generation, mayRunAlone };
+  #send(message: Message): void {
+    if ('reason' in message) message = { ...message, reason: message.reason.slice(0, longestReason) };
+    this.#do({ type: 'send', message });
+  }
+
+  #greet(): void {
+    this.#send(greeting(this.state, this.#config));
+  }
+
+  #persist(mayRunAlone: boolean): void {
+    this.#do({ type: 'persist', role: this.state.role, generation: this.state.generation, mayRunAlone });
   }
 
   #note(level: 'info' | 'warn' | 'error', code: string, text: string): void {
     this.#do({ type: 'note', level, code, text });
+  }
+
+  /** The peer has counted on us for so long ago that it may have decided without us. */
+  get #slept(): boolean {
+    return this.#nowNs > this.state.trustedUntilNs + BigInt(this.#config.askMs) * nsPerMs / 2n;
   }
 
   // ---- beginning -----------------------------------------------------------
@@ -228,28 +139,33 @@ class Machine {
       if (event.vmAlive) this.#do({ type: 'destroy-vm' });
     } else if (event.mayRunAlone) {
       state.reason = 'looking for the secondary';
-      if (!event.vmAlive) this.#do({ type: 'start-vm' });
-      this.#do({ type: 'gate', mode: 'pass' }, { type: 'dial' });
+      this.#do({ type: 'start-vm' }, { type: 'gate', mode: 'pass' }, { type: 'dial' });
     } else {
       // When we last ran, the peer could take over. Only it knows if it did.
-      state.phase = 'fenced';
-      state.reason = 'the peer may have taken over; waiting for its word (or "colopp start-alone")';
-      this.#do({ type: 'gate', mode: 'closed' }, { type: 'dial' });
-      this.#note('warn', 'FENCED', 'This host was protected when its agent ended. It stays silent until the peer says who runs the VM.');
+      this.#fence('the peer may have taken over; waiting for its word (or "colopp start-alone")');
     }
+  }
+
+  #onPeerUp(): void {
+    if (this.state.phase === 'parting') this.#do({ type: 'cancel-timer', name: 'ask' }); // its greeting will tell
+    this.#greet();
   }
 
   #onGreeting(peer: Greeting): void {
     const { state } = this;
     state.peer = { host: peer.host, phase: peer.phase, generation: peer.generation };
-    if (peer.active && peer.generation > state.generation && state.phase !== 'taking-over') {
-      this.#stepDown(peer);
-    } else if (peer.active && isActive(state) && peer.generation === state.generation) {
-      this.#note('error', 'TWO_PRIMARIES', `Both ${this.#config.host} and ${peer.host} are configured as primary. Make one of them the secondary.`);
-      this.#do({ type: 'hang-up', reason: 'both hosts are primary' });
-    } else if (state.phase === 'fenced') {
-      this.#unfence(peer);
-    } else if (state.role === 'primary' && !peer.active && (state.phase === 'alone' || state.phase === 'active-alone')) {
+    if (state.role === 'secondary') {
+      if (state.phase === 'fenced' && peer.active) this.#giveUpSecondary(`${peer.host} runs the VM`);
+    } else if (peer.active) {
+      if (peer.generation > state.generation) this.#stepDown(peer);
+      else if (state.phase === 'parting') this.#fence(`${peer.host} is taking over`);
+      else if (isActive(state) && peer.generation === state.generation) {
+        this.#note('error', 'TWO_PRIMARIES', `Both ${this.#config.host} and ${peer.host} run the VM, in the same generation. Make one of them the secondary.`);
+        this.#do({ type: 'hang-up', reason: 'both hosts are primary' });
+      }
+    } else if (state.phase === 'parting' || state.phase === 'fenced') {
+      this.#send({ type: 'unprotect', reason: 'the primary goes on alone' });
+    } else if (state.phase === 'alone' || state.phase === 'active-alone') {
       this.#offer();
     }
   }
@@ -257,11 +173,10 @@ class Machine {
   #offer(): void {
     const { state } = this;
     state.phase = 'pairing';
+    state.commits = 0;
     state.reason = `waiting for ${state.peer?.host ?? 'the secondary'} to prepare`;
-    this.#do(
-      { type: 'send', message: { type: 'offer', generation: state.generation, vmDigest: this.#config.vmDigest, vmSummary: this.#config.vmSummary } },
-      { type: 'timer', name: 'sync-timeout', ms: this.#config.syncTimeoutMs },
-    );
+    this.#send({ type: 'offer', generation: state.generation, vmDigest: this.#config.vmDigest, vmSummary: this.#config.vmSummary });
+    this.#do({ type: 'timer', name: 'sync-timeout', ms: this.#config.syncTimeoutMs });
   }
 
   /** The peer took over while we could not speak: our VM is history. */
@@ -270,25 +185,12 @@ class Machine {
     this.#cancelTimers();
     Object.assign(state, {
       role: 'secondary', phase: 'alone', generation: peer.generation, holding: false, checkpoint: undefined,
-      ending: undefined, reason: `${peer.host} has taken over; waiting for its offer`,
+      commits: 0, reason: `${peer.host} has taken over; waiting for its offer`,
     } satisfies Partial<PairState>);
-    this.#do(
-      { type: 'gate', mode: 'closed' }, { type: 'discard' }, { type: 'destroy-vm' },
-      this.#persist(false),
-    );
+    this.#do({ type: 'gate', mode: 'closed' }, { type: 'discard' }, { type: 'destroy-vm' });
     this.#note('warn', 'STEPPED_DOWN', `${peer.host} runs the VM in generation ${peer.generation}: this host gives up its copy.`);
-  }
-
-  #unfence(peer: Greeting): void {
-    const { state } = this;
-    state.phase = 'alone';
-    state.reason = 'looking for the secondary';
-    this.#do(
-      this.#persist(true),
-      { type: 'start-vm' }, { type: 'gate', mode: 'pass' },
-    );
-    this.#note('info', 'UNFENCED', `${peer.host} has not taken over: this host goes on.`);
-    this.#offer();
+    this.#greet(); // as one that can take its offer
+    this.#persist(false);
   }
 
   // ---- messages ------------------------------------------------------------
@@ -305,7 +207,7 @@ class Machine {
         this.#do({ type: 'migrate' });
         return;
       case 'refuse':
-        if (state.role !== 'primary' || state.phase === 'fenced') return;
+        if (!this.#hasSecondary) return;
         this.#note('error', message.code, `${state.peer?.host ?? 'The peer'} has no secondary VM: ${message.reason}`);
         return this.#goAlone(message.reason);
       case 'protected':
@@ -317,39 +219,42 @@ class Machine {
         return;
       case 'unprotect':
         if (state.role !== 'secondary' || state.phase === 'taking-over') return;
-        this.#note('warn', 'UNPROTECTED', `The primary ends the protection: ${message.reason}`);
+        if (state.phase !== 'alone') this.#note('warn', 'UNPROTECTED', `The primary ends the protection: ${message.reason}`);
         this.#giveUpSecondary(message.reason);
-        this.#do({ type: 'send', message: { type: 'unprotected' } });
-        return;
+        return this.#send({ type: 'unprotected' });
       case 'unprotected':
-        if (state.phase === 'fenced') this.#do(this.#persist(true));
-        else if (state.ending !== undefined) this.#goAlone(state.ending);
+        if (state.role !== 'primary') return;
+        if (state.phase === 'parting' || state.phase === 'fenced') this.#goAlone(state.reason);
+        else if (state.phase === 'ended') this.#persist(true);
         return;
       case 'take-over':
-        if (state.role === 'secondary' && isProtected(state)) this.#takeOver(message.reason);
+        if (state.role !== 'secondary') return;
+        if (isProtected(state)) this.#takeOver(message.reason);
+        else this.#greet(); // so that the primary learns of its mistake
         return;
       case 'request-failover':
         if (state.role === 'primary') this.#handOver('an operator asked for it');
         return;
       case 'request-checkpoint':
-        if (state.role === 'primary') this.#startCheckpoint();
-        return;
+        return this.#startCheckpoint();
     }
   }
 
   #onOffer(generation: number, vmDigest: string, vmSummary: string): void {
     const { state } = this;
-    if (state.role !== 'secondary' || state.phase !== 'alone') {
+    if (state.role !== 'secondary' || (state.phase !== 'alone' && state.phase !== 'fenced')) {
       const reason = `${this.#config.host} is ${state.role}, ${state.phase}, and cannot take an offer.`;
-      return this.#do({ type: 'send', message: { type: 'refuse', code: 'NOT_IDLE', reason } });
+      return this.#send({ type: 'refuse', code: 'NOT_IDLE', reason });
     }
+    if (state.phase === 'fenced') this.#giveUpSecondary('the primary goes on');
     if (vmDigest !== this.#config.vmDigest) {
       const reason = `the two hosts describe the VM differently: the primary says "${vmSummary}", ${this.#config.host} says "${this.#config.vmSummary}". Make the vm sections of both configurations equal.`;
       this.#note('error', 'VM_DIFFERS', reason);
-      return this.#do({ type: 'send', message: { type: 'refuse', code: 'VM_DIFFERS', reason } });
+      return this.#send({ type: 'refuse', code: 'VM_DIFFERS', reason });
     }
     state.phase = 'pairing';
     state.generation = generation;
+    state.commits = 0;
     state.reason = 'preparing an empty VM';
     this.#do({ type: 'gate', mode: 'closed' }, { type: 'start-incoming-vm' });
   }
@@ -358,7 +263,7 @@ class Machine {
     if (this.state.role !== 'secondary' || this.state.phase !== 'pairing') return;
     this.state.phase = 'syncing';
     this.state.reason = 'receiving the state of the VM';
-    this.#do({ type: 'send', message: { type: 'ready' } });
+    this.#send({ type: 'ready' });
   }
 
   // ---- checkpoints ---------------------------------------------------------
@@ -375,7 +280,7 @@ class Machine {
 
   #startCheckpoint(): void {
     const { state } = this;
-    if (state.role !== 'primary' || state.phase !== 'protected' || state.ending !== undefined) return;
+    if (state.role !== 'primary' || state.phase !== 'protected') return;
     state.phase = 'checkpointing';
     this.#requestCheckpoint();
   }
@@ -403,7 +308,6 @@ class Machine {
 
   #onResumed(receivedNs: bigint): void {
     const { state } = this;
-    state.lastResumeNs = receivedNs;
     if (state.role === 'secondary') {
       if (state.phase !== 'syncing' && !isProtected(state)) return;
       state.commits++;
@@ -412,17 +316,14 @@ class Machine {
     }
     // A RESUME without the STOP of a checkpoint we asked for commits nothing.
     const { checkpoint } = state;
-    if (!checkpoint || checkpoint.stopNs === undefined || state.ending !== undefined) return;
+    if (!checkpoint || checkpoint.stopNs === undefined) return;
     const { stopNs } = checkpoint;
     state.checkpoint = undefined;
     if (state.phase === 'syncing') {
-      state.commits = 0;
       state.reason = '';
-      this.#do(
-        { type: 'cancel-timer', name: 'sync-timeout' },
-        this.#persist(false),
-        { type: 'send', message: { type: 'protected', generation: state.generation } },
-      );
+      this.#do({ type: 'cancel-timer', name: 'sync-timeout' });
+      this.#persist(false);
+      this.#send({ type: 'protected', generation: state.generation });
       this.#note('info', 'PROTECTED', `Protected by ${state.peer?.host ?? 'the secondary'}.`);
     }
     state.phase = 'protected';
@@ -444,11 +345,13 @@ class Machine {
 
   #onHeartbeat(sentNs: bigint): void {
     const { state } = this;
-    if (state.role !== 'primary' || state.phase === 'fenced') return;
-    this.#do({ type: 'lease', untilNs: sentNs + BigInt(this.#config.leaseMs) * nsPerMs });
+    const untilNs = sentNs + BigInt(this.#config.leaseMs) * nsPerMs;
+    if (untilNs > state.trustedUntilNs) state.trustedUntilNs = untilNs;
+    if (state.role === 'primary' && state.phase !== 'fenced' && state.phase !== 'ended') this.#do({ type: 'lease', untilNs });
   }
 
   #onTimer(name: TimerName): void {
+    const { state } = this;
     switch (name) {
       case 'checkpoint':
       case 'period':
@@ -457,14 +360,23 @@ class Machine {
         return this.#onBroken('CHECKPOINT_TIMEOUT', `a checkpoint took longer than ${this.#config.checkpointTimeoutMs} ms`);
       case 'sync-timeout':
         return this.#onBroken('SYNC_TIMEOUT', `pairing took longer than ${this.#config.syncTimeoutMs} ms`);
+      case 'ask':
+        if (state.phase === 'parting') this.#goAlone(state.reason);
+        return;
       case 'retry':
         // A secondary is dialled by its primary, never the other way round.
-        if (this.state.role === 'primary' && this.state.peer === undefined) this.#do({ type: 'dial' });
+        if (state.role === 'primary' && state.peer === undefined) this.#do({ type: 'dial' });
         return;
     }
   }
 
   // ---- endings -------------------------------------------------------------
+
+  /** Primary: there is a secondary VM, or there may be. */
+  get #hasSecondary(): boolean {
+    const { role, phase } = this.state;
+    return role === 'primary' && (phase === 'pairing' || phase === 'syncing' || phase === 'parting' || isProtected(this.state));
+  }
 
   #onPeerLost(reason: string): void {
     const { state } = this;
@@ -473,19 +385,41 @@ class Machine {
     if (state.role === 'secondary') {
       if (isProtected(state)) {
         this.#note('warn', 'PRIMARY_LOST', `${peer} is lost: ${reason}`);
-        this.#takeOver(reason);
+        if (this.#slept) this.#fence(`${peer} was lost while this host slept; waiting for its word (or "colopp start-alone")`);
+        else this.#takeOver(reason);
       } else if (state.phase === 'pairing' || state.phase === 'syncing') {
         this.#note('warn', 'PRIMARY_LOST', `${peer} is lost before the VM was protected: ${reason}`);
         this.#giveUpSecondary(reason);
       }
-      return;
-    }
-    if (isProtected(state) || state.phase === 'syncing' || state.phase === 'pairing') {
+    } else if (this.#hasSecondary) {
       this.#note('warn', 'SECONDARY_LOST', `${peer} is lost: ${reason}`);
-      this.#goAlone(reason);
+      if (state.commits === 0) this.#goAlone(reason);
+      else if (this.#slept) this.#fence(`${peer} was lost while this host slept; waiting for its word (or "colopp start-alone")`);
+      else this.#ask(reason);
     } else {
       this.#do({ type: 'timer', name: 'retry', ms: this.#config.retryMs });
     }
+  }
+
+  /**
+   * Primary: the secondary is silent. Is it dead, or is it taking over because
+   * only the connection was lost? If it lives, it answers.
+   */
+  #ask(reason: string): void {
+    this.#part(reason);
+    this.#do({ type: 'timer', name: 'ask', ms: this.#config.askMs }, { type: 'dial' });
+  }
+
+  #onUnreached(sign: 'absent' | 'refused' | 'silent', reason: string): void {
+    const { state } = this;
+    if (state.role !== 'primary') return;
+    if (state.phase === 'parting') {
+      // A restarted agent gives an earlier secondary up; one that refuses us lives, and decides.
+      if (sign === 'absent') return this.#goAlone(state.reason);
+      if (sign === 'refused') return this.#fence(`the peer may take over: ${reason}`);
+      return this.#do({ type: 'timer', name: 'retry', ms: this.#config.askMs / 10 });
+    }
+    this.#do({ type: 'timer', name: 'retry', ms: this.#config.retryMs });
   }
 
   /** Something between the two VMs broke while the peer itself may be well. */
@@ -495,70 +429,87 @@ class Machine {
       if (state.phase !== 'pairing' && state.phase !== 'syncing') return;
       this.#note('error', code, reason);
       this.#giveUpSecondary(reason);
-      this.#do({ type: 'send', message: { type: 'refuse', code, reason } });
-      return;
+      this.#send({ type: 'refuse', code, reason });
+    } else if (this.#hasSecondary && state.phase !== 'parting') {
+      this.#note('error', code, `Protection ends: ${reason}`);
+      this.#part(reason);
+      this.#send({ type: 'unprotect', reason });
     }
-    if (state.ending !== undefined || !(isProtected(state) || state.phase === 'syncing' || state.phase === 'pairing')) return;
-    this.#note('error', code, `Protection ends: ${reason}`);
-    // The VM runs on at once, but it is heard only when the secondary can no
-    // longer take over: it says so, or its silence does.
-    state.ending = reason;
-    state.checkpoint = undefined;
+  }
+
+  #onFailed(what: string, reason: string): void {
+    const { role, phase } = this.state;
+    const concernsPair = phase === 'pairing' || phase === 'syncing' || (role === 'primary' && isProtected(this.state));
+    if (concernsPair) return this.#onBroken('FAILED', `${what} failed: ${reason}`);
+    this.#note('error', 'FAILED', `${what} failed: ${reason}`);
+    // What could not be remembered is no reason to leave clients without an answer.
+    if (what === 'persist' && phase === 'active-alone') this.#speak();
+  }
+
+  /**
+   * Primary: the VM runs on at once, but it is heard only when the secondary
+   * can no longer take over: it says so, or is dead.
+   */
+  #part(reason: string): void {
+    const { state } = this;
     this.#cancelTimers();
-    if (state.phase !== 'pairing') this.#do({ type: 'drop-secondary' });
-    this.#do({ type: 'send', message: { type: 'unprotect', reason } });
+    if (state.phase !== 'pairing' && state.phase !== 'parting') this.#do({ type: 'drop-secondary' });
+    Object.assign(state, { phase: 'parting', checkpoint: undefined, reason } satisfies Partial<PairState>);
+  }
+
+  /** This host is silent until the peer, or an operator, says who runs the VM. Its own is kept. */
+  #fence(reason: string): void {
+    const { state } = this;
+    this.#cancelTimers();
+    this.#do({ type: 'gate', mode: 'closed' });
+    Object.assign(state, { phase: 'fenced', checkpoint: undefined, reason } satisfies Partial<PairState>);
+    if (state.role === 'primary' && !state.peer) this.#do({ type: 'dial' });
+    this.#note('warn', 'FENCED', `This host stays silent: ${reason}.`);
   }
 
   #onVmExited(clean: boolean, reason: string): void {
     const { state } = this;
     this.#note(clean ? 'info' : 'error', 'VM_EXITED', `QEMU has ended: ${reason}`);
     if (state.role === 'secondary') {
-      if (state.phase === 'alone') return;
+      const { phase } = state;
+      if (phase === 'alone') return;
       this.#giveUpSecondary(reason);
-      this.#do({ type: 'send', message: { type: 'refuse', code: 'VM_EXITED', reason: `the secondary's QEMU has ended: ${reason}` } });
-    } else if (isProtected(state) && !clean && state.ending === undefined) {
+      if (phase === 'taking-over') this.#greet();
+      else this.#send({ type: 'refuse', code: 'VM_EXITED', reason: `the secondary's QEMU has ended: ${reason}` });
+    } else if (isProtected(state) && !clean) {
       this.#handOver(`the primary's QEMU has ended: ${reason}`);
-    } else {
-      this.#cancelTimers();
-      this.#do({ type: 'send', message: { type: 'unprotect', reason } }, { type: 'gate', mode: 'closed' });
-      Object.assign(state, { phase: 'fenced', holding: false, checkpoint: undefined, reason: 'the VM has ended' } satisfies Partial<PairState>);
+    } else if (state.phase !== 'fenced') {
+      this.#end(reason);
     }
   }
 
-  /** Primary: silence this host for good and let the secondary speak. */
+  /** Primary: silence this host and let the secondary speak. Its greeting will tell that it does. */
   #handOver(reason: string): void {
     const { state } = this;
     if (!isProtected(state)) {
       return this.#note('error', 'NOT_PROTECTED', 'No failover: the VM is not protected, the secondary cannot take over.');
     }
-    this.#cancelTimers();
-    this.#do(
-      { type: 'gate', mode: 'closed' }, { type: 'discard' },
-      { type: 'send', message: { type: 'take-over', reason } }, { type: 'destroy-vm' },
-    );
-    Object.assign(state, {
-      role: 'secondary', phase: 'alone', holding: false, checkpoint: undefined, ending: undefined,
-      reason: `handed the VM over: ${reason}`,
-    } satisfies Partial<PairState>);
-    this.#note('warn', 'HANDED_OVER', `The VM is handed over to ${state.peer?.host ?? 'the secondary'}: ${reason}.`);
+    this.#fence(`the VM is being handed over to ${state.peer?.host ?? 'the secondary'}: ${reason}`);
+    this.#send({ type: 'take-over', reason });
   }
 
   /** Primary: the secondary has no VM any more; go on without. */
   #goAlone(reason: string): void {
     const { state } = this;
-    const dropped = state.ending !== undefined;
-    const hadSecondary = state.holding || state.phase === 'syncing';
+    const { phase, holding } = state;
     this.#cancelTimers();
-    this.#do(this.#persist(true));
-    if (hadSecondary && !dropped) this.#do({ type: 'drop-secondary' });
-    if (state.holding) this.#do({ type: 'release-all' });
-    this.#do({ type: 'gate', mode: 'pass' });
-    if (hadSecondary) this.#note('warn', 'ACTIVE_ALONE', 'The VM runs on unprotected.');
+    if (phase === 'fenced') this.#do({ type: 'start-vm' });
+    else if (phase !== 'pairing' && phase !== 'parting') this.#do({ type: 'drop-secondary' });
     Object.assign(state, {
-      phase: hadSecondary ? 'active-alone' : 'alone', holding: false, checkpoint: undefined, ending: undefined, reason,
+      phase: phase === 'pairing' ? 'alone' : 'active-alone', holding: false, checkpoint: undefined, commits: 0, reason,
     } satisfies Partial<PairState>);
+    this.#do({ type: 'gate', mode: 'pass' });
+    if (holding) this.#do({ type: 'release-all' });
+    if (phase !== 'pairing') this.#note('warn', 'ACTIVE_ALONE', 'The VM runs on unprotected.');
     this.#do({ type: 'hang-up', reason }, { type: 'timer', name: 'retry', ms: this.#config.retryMs });
     state.peer = undefined;
+    // Last: a restart that does not know of it yet asks the peer, and loses nothing.
+    this.#persist(true);
   }
 
   #giveUpSecondary(reason: string): void {
@@ -576,19 +527,28 @@ class Machine {
   #onTookOver(): void {
     const { state } = this;
     if (state.phase !== 'taking-over') return;
-    Object.assign(state, { role: 'primary', phase: 'active-alone', generation: state.generation + 1, holding: false } satisfies Partial<PairState>);
+    Object.assign(state, {
+      role: 'primary', phase: 'active-alone', generation: state.generation + 1, holding: false, commits: 0,
+    } satisfies Partial<PairState>);
+    this.#persist(true);
+    this.#speak();
+    this.#note('warn', 'ACTIVE_ALONE', `This host runs the VM now, generation ${state.generation}, unprotected.`);
+  }
+
+  /** Take the place of the host that spoke before. */
+  #speak(): void {
     this.#do(
       { type: 'gate', mode: 'pass' }, { type: 'announce' },
-      this.#persist(true),
       { type: 'timer', name: 'retry', ms: this.#config.retryMs },
     );
-    this.#note('warn', 'ACTIVE_ALONE', `This host runs the VM now, generation ${state.generation}, unprotected.`);
+    this.#greet();
   }
 
   #onTakeoverFailed(reason: string): void {
     if (this.state.phase !== 'taking-over') return;
     this.#note('error', 'TAKEOVER_FAILED', `The takeover failed: ${reason}`);
     this.#giveUpSecondary(reason);
+    this.#greet();
   }
 
   #onCommand(command: 'checkpoint' | 'failover' | 'start-alone' | 'stop'): void {
@@ -596,48 +556,55 @@ class Machine {
     switch (command) {
       case 'checkpoint':
         if (state.role === 'primary') this.#startCheckpoint();
-        else this.#do({ type: 'send', message: { type: 'request-checkpoint' } });
+        else this.#send({ type: 'request-checkpoint' });
         return;
       case 'failover':
         if (state.role === 'primary') this.#handOver('an operator asked for it');
-        else this.#do({ type: 'send', message: { type: 'request-failover' } });
+        else this.#send({ type: 'request-failover' });
         return;
       case 'start-alone':
-        if (state.phase !== 'fenced') return;
-        state.phase = 'active-alone';
-        state.generation++;
-        state.reason = 'an operator decided that this host runs the VM';
-        this.#do(
-          this.#persist(true),
-          { type: 'start-vm' }, { type: 'gate', mode: 'pass' }, { type: 'announce' },
-          { type: 'timer', name: 'retry', ms: this.#config.retryMs },
-        );
-        return;
+        return this.#startAlone();
       case 'stop':
-        return this.#onStop();
+        return this.#stop();
     }
+  }
+
+  #startAlone(): void {
+    const { state } = this;
+    const reason = 'an operator decided that this host runs the VM';
+    if (state.phase !== 'fenced' && state.phase !== 'ended') return;
+    if (state.role === 'secondary') return this.#takeOver(reason);
+    Object.assign(state, { phase: 'active-alone', generation: state.generation + 1, holding: false, reason } satisfies Partial<PairState>);
+    this.#persist(true);
+    this.#do({ type: 'discard' }, { type: 'start-vm' });
+    this.#speak();
   }
 
   /**
-   * The agent ends, and its VM with it. A protected primary stays fenced until
-   * the secondary has answered: without that answer it may take over.
+   * The agent ends, and its VM with it. A primary that was protected stays
+   * fenced after a restart until the secondary has answered: without that
+   * answer it may take over.
    */
-  #onStop(): void {
-    const { state } = this;
-    this.#cancelTimers();
-    this.#do({ type: 'gate', mode: 'closed' }, { type: 'destroy-vm' });
-    if (state.role === 'secondary') {
-      this.#do({ type: 'send', message: { type: 'refuse', code: 'STOPPED', reason: 'the secondary was stopped' } });
-      state.phase = 'alone';
+  #stop(): void {
+    if (this.state.role === 'secondary') {
+      this.#giveUpSecondary('stopped');
+      this.#send({ type: 'refuse', code: 'STOPPED', reason: 'the secondary was stopped' });
     } else {
-      this.#do({ type: 'send', message: { type: 'unprotect', reason: 'the primary was stopped' } });
-      state.phase = 'fenced';
+      this.#end('the primary was stopped');
+      this.#do({ type: 'destroy-vm' });
     }
-    Object.assign(state, { holding: false, checkpoint: undefined, ending: undefined, reason: 'stopped' } satisfies Partial<PairState>);
+  }
+
+  /** Primary: there is no VM any more, here or there. */
+  #end(reason: string): void {
+    this.#cancelTimers();
+    this.#do({ type: 'gate', mode: 'closed' });
+    this.#send({ type: 'unprotect', reason });
+    Object.assign(this.state, { phase: 'ended', holding: false, checkpoint: undefined, commits: 0, reason } satisfies Partial<PairState>);
   }
 
   #cancelTimers(): void {
-    for (const name of ['checkpoint', 'period', 'checkpoint-timeout', 'sync-timeout'] as const) {
+    for (const name of ['checkpoint', 'period', 'checkpoint-timeout', 'sync-timeout', 'ask'] as const) {
       this.#do({ type: 'cancel-timer', name });
     }
   }
