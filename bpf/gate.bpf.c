@@ -21,6 +21,7 @@
 #define ETH_P_RARP 0x8035
 #define ETH_P_IPV6 0x86dd
 #define ETH_HLEN 14
+#define ARP_BYTES 28 /* of Ethernet and IPv4 */
 #define NEXTHDR_ICMP 58
 #define ND_ROUTER_SOLICIT 133
 #define ND_REDIRECT 137
@@ -77,7 +78,7 @@ static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
 	switch (bpf_ntohs(skb->protocol)) {
 	case ETH_P_ARP:
 	case ETH_P_RARP:
-		return true;
+		return skb->len >= ETH_HLEN + ARP_BYTES;
 	case ETH_P_IPV6:
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + 6, &next, 1) || next != NEXTHDR_ICMP)
 			return false;
@@ -93,6 +94,7 @@ static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns)
 {
 	struct hold_tag tag = {
 		.ethertype = bpf_htons(HOLD_ETHERTYPE),
+		.gso_size = skb->gso_size,
 		.time_ns = now_ns,
 		.magic = HOLD_MAGIC,
 		.frame_bytes = skb->len,
@@ -140,9 +142,13 @@ int gate_out(struct __sk_buff *skb)
 SEC("tcx/egress")
 int gate_in(struct __sk_buff *skb)
 {
-	if (mode == GATE_CLOSED)
+	switch (mode) {
+	case GATE_PASS:
+	case GATE_PROTECTED:
+		return verdict(skb, GATE_IN_PASSED, TCX_NEXT);
+	default:
 		return verdict(skb, GATE_IN_CLOSED, TCX_DROP);
-	return verdict(skb, GATE_IN_PASSED, TCX_NEXT);
+	}
 }
 
 SEC("tcx/ingress")

@@ -26,7 +26,10 @@ struct hold_tag {
 	__u8 dst[6];
 	__u8 src[6];
 	__u16 ethertype; /* big endian */
-	__u16 reserved;
+	/* 0: one packet.  Else the kernel may segment it on its way to the hold
+	 * thread, with this tag in front of each segment: what the hold tap
+	 * cannot take whole (64 KiB with the tag, UFO, two VLAN tags). */
+	__u16 gso_size;
 	__u64 time_ns; /* CLOCK_MONOTONIC when the guest sent the packet */
 	__u32 magic;
 	__u32 frame_bytes; /* length of the guest's frame without VLAN tag */

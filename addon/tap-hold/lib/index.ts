@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
 
 /** Why the hold thread calls: something waits, or more waits than the limits allow. */
 export type HoldNotice = 'held' | 'limit';
@@ -38,16 +40,20 @@ export interface HoldStats {
   failedPackets: number;
   /** Times the ring was full and reading stopped until a release. */
   fullEvents: number;
+  /** Packets that the kernel dropped before they got here: the ring was full, and then the device's queue. */
+  droppedPackets: number;
   /** Summed over the released packets. */
   holdNsTotal: number;
   holdNsMax: number;
+  /** Somebody else deleted the hold tap: what the gate holds from then on is lost, and nothing is released. */
+  deviceLost: boolean;
 }
 
 interface NativeTapHold {
   readonly ifIndex: number;
   setWatermark(timeNs: bigint): void;
   discard(): void;
-  stats(): HoldStats;
+  stats(): Omit<HoldStats, 'droppedPackets'>;
   close(): void;
 }
 
@@ -94,7 +100,8 @@ export class TapHoldError extends Error {
  */
 export class TapHold {
   readonly ifname: string;
-  #native: NativeTapHold;
+  /** Until it is closed. */
+  #native: NativeTapHold | undefined;
 
   constructor(options: TapHoldOptions) {
     const { ifname } = options;
@@ -122,7 +129,7 @@ export class TapHold {
 
   /** Interface index of the hold tap. */
   get ifIndex(): number {
-    return this.#native.ifIndex;
+    return this.#open('tell its index').ifIndex;
   }
 
   /** Releases all packets sent at or before `timeNs` (CLOCK_MONOTONIC), those that wait and those still to come. */
@@ -130,31 +137,46 @@ export class TapHold {
     if (typeof timeNs !== 'bigint' || timeNs < 0n || timeNs > endOfTime) {
       throw new RangeError(`The watermark ${timeNs} is not a time in nanoseconds.`);
     }
-    this.#native.setWatermark(timeNs);
+    this.#open('release packets').setWatermark(timeNs);
   }
 
   /** Releases everything, until {@link releaseUpTo} says otherwise. */
   releaseAll(): void {
-    this.#native.setWatermark(endOfTime);
+    this.releaseUpTo(endOfTime);
   }
 
-  /** Forgets everything that waits. */
+  /** Forgets everything that was sent until now; also what the thread has not read yet. */
   discard(): void {
-    this.#native.discard();
+    this.#open('discard packets').discard();
   }
 
   stats(): HoldStats {
-    return this.#native.stats();
+    return { ...this.#open('tell its statistics').stats(), droppedPackets: transmitDrops(this.ifname) };
   }
 
   /** Ends the thread and removes the device. Safe to call twice. */
   close(): void {
-    this.#native.close();
+    this.#native?.close();
+    this.#native = undefined;
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
+
+  #open(wish: string): NativeTapHold {
+    if (this.#native === undefined) {
+      throw new TapHoldError(`The hold tap ${this.ifname} cannot ${wish}: it is closed.`, wish, constants.errno.EBADF);
+    }
+    return this.#native;
+  }
+}
+
+/** Packets for the device that its queue had no room for; 0 for a device that is gone. */
+function transmitDrops(ifname: string): number {
+  const line = readFileSync('/proc/net/dev', 'utf8').split('\n').find((text) => text.trimStart().startsWith(`${ifname}:`));
+  // Eight figures of what was received, then: bytes, packets, errors, drops.
+  return Number(line?.slice(line.indexOf(':') + 1).trim().split(/\s+/)[11] ?? 0);
 }
 
 function bounded(name: string, value: number, low: number, high: number): number {

@@ -59,6 +59,9 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     }
     // Joins the thread before the environment it calls into is gone.
     napi_add_env_cleanup_hook(env, EndAtExit, this);
+    // Held packets depend on it: it ends when it is told to, not when the
+    // garbage collector finds that nobody looks at it any more.
+    Ref();
   }
 
   ~TapHold() override { End(); }
@@ -89,7 +92,11 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     if (!Closed(info.Env())) worker_->Discard();
   }
 
-  void Close(const Napi::CallbackInfo&) { End(); }
+  void Close(const Napi::CallbackInfo&) {
+    if (!worker_) return;
+    End();
+    Unref();
+  }
 
   Napi::Value IfIndex(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), ifindex_);
@@ -115,6 +122,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     set("fullEvents", stats.full_events);
     set("holdNsTotal", stats.hold_ns_total);
     set("holdNsMax", stats.hold_ns_max);
+    out.Set("deviceLost", Napi::Boolean::New(env, stats.device_lost));
     out.Set("oldestNs", Napi::BigInt::New(env, stats.oldest_ns));
     return out;
   }

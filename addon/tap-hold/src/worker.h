@@ -2,11 +2,12 @@
 // and writes back, without their tag, those the world may see.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <mutex>
-#include <thread>
 
 #include "queue.h"
 
@@ -36,6 +37,7 @@ struct Stats {
   uint64_t full_events = 0;        // times the ring had no room and reading stopped
   uint64_t hold_ns_total = 0;      // sum over released packets
   uint64_t hold_ns_max = 0;
+  bool device_lost = false;  // deleted by somebody else: nothing comes or goes any more
 };
 
 class Worker {
@@ -56,7 +58,7 @@ class Worker {
 
   // Releases everything sent at or before `time_ns`, now and as it comes.
   void SetWatermark(uint64_t time_ns);
-  // Forgets everything that waits.
+  // Forgets everything sent until now, also what is still on its way here.
   void Discard();
   Stats Snapshot();
 
@@ -64,7 +66,6 @@ class Worker {
   void Run();
   bool ReadBatch();
   bool ReleaseBatch();
-  void DiscardAll();
   void Publish();
   void Poll(bool for_packets);
   void Wake();
@@ -74,11 +75,12 @@ class Worker {
   const Notify notify_;
   int epoll_fd_ = -1;
   int wake_fd_ = -1;
-  std::thread thread_;
+  pthread_t thread_{};
+  bool running_ = false;
 
   std::atomic<uint64_t> watermark_ns_{0};
+  std::atomic<uint64_t> discard_ns_{0};
   std::atomic<bool> stop_{false};
-  std::atomic<bool> discard_{false};
   std::atomic<bool> rearm_{false};  // notices may be sent again
 
   // The rest belongs to the thread, but for published_.

@@ -1,0 +1,97 @@
+#include "packet.h"
+
+#include <arpa/inet.h>
+#include <sys/uio.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace taphold {
+namespace {
+
+constexpr size_t kMacBytes = 12;  // both addresses: a VLAN tag goes behind them
+constexpr uint8_t kNeedsChecksum = 1;
+
+static_assert(sizeof(hold_tag) == HOLD_TAG_BYTES, "the gate writes tags of this size");
+
+}  // namespace
+
+bool Untag(const uint8_t* head, size_t rest_bytes, VnetHeader* vnet, Record* record) {
+  uint8_t bytes[HOLD_TAG_BYTES];
+  std::memcpy(bytes, head, sizeof(bytes));
+  record->vlan_proto = 0;
+
+  uint16_t type;
+  std::memcpy(&type, head + kMacBytes, sizeof(type));
+  if (type == htons(ETH_P_8021Q) || type == htons(ETH_P_8021AD)) {
+    // The kernel put the frame's VLAN tag into ours: the last bytes of ours
+    // are the first of the rest.
+    if (rest_bytes < kVlanBytes) return false;
+    record->vlan_proto = type;
+    std::memcpy(&record->vlan_tci, head + kMacBytes + 2, sizeof(record->vlan_tci));
+    std::memcpy(bytes + kMacBytes, head + kMacBytes + kVlanBytes,
+                HOLD_TAG_BYTES - kMacBytes - kVlanBytes);
+    std::memcpy(bytes + HOLD_TAG_BYTES - kVlanBytes, record->frame(), kVlanBytes);
+    rest_bytes -= kVlanBytes;
+    std::memmove(record->frame(), record->frame() + kVlanBytes, rest_bytes);
+  }
+
+  hold_tag tag;
+  std::memcpy(&tag, bytes, sizeof(tag));
+  if (tag.ethertype != htons(HOLD_ETHERTYPE) || tag.magic != HOLD_MAGIC || rest_bytes < ETH_HLEN) {
+    return false;
+  }
+  // A segment of a packet is shorter than the packet that was tagged.
+  if (rest_bytes != tag.frame_bytes && (rest_bytes > tag.frame_bytes || !tag.gso_size)) return false;
+  // Offsets were counted from the tag.  A VLAN tag counts before and after.
+  if (vnet->flags & kNeedsChecksum) {
+    if (vnet->csum_start < HOLD_TAG_BYTES) return false;
+    vnet->csum_start = static_cast<uint16_t>(vnet->csum_start - HOLD_TAG_BYTES);
+  }
+  vnet->hdr_len =
+      vnet->hdr_len < HOLD_TAG_BYTES ? 0 : static_cast<uint16_t>(vnet->hdr_len - HOLD_TAG_BYTES);
+  record->time_ns = tag.time_ns;
+  record->frame_bytes = static_cast<uint32_t>(rest_bytes);
+  std::memcpy(record->vnet, vnet, sizeof(*vnet));
+  return true;
+}
+
+bool ReadPacket(int tap_fd, Record* record, int* error) {
+  VnetHeader vnet{};
+  uint8_t head[HOLD_TAG_BYTES];
+  uint8_t beyond;  // a packet that reaches here is longer than any of the gate's
+  iovec parts[] = {{&vnet, sizeof(vnet)},
+                   {head, sizeof(head)},
+                   {record->frame(), kMaxFrameBytes},
+                   {&beyond, sizeof(beyond)}};
+  constexpr size_t kOverheadBytes = sizeof(vnet) + sizeof(head);
+  ssize_t bytes;
+  do {
+    bytes = readv(tap_fd, parts, sizeof(parts) / sizeof(*parts));
+  } while (bytes < 0 && errno == EINTR);
+  *error = bytes < 0 ? errno : 0;
+  if (bytes < static_cast<ssize_t>(kOverheadBytes)) return false;
+  size_t rest_bytes = static_cast<size_t>(bytes) - kOverheadBytes;
+  return rest_bytes <= kMaxFrameBytes && Untag(head, rest_bytes, &vnet, record);
+}
+
+bool WritePacket(int tap_fd, Record* record) {
+  uint16_t vlan[2] = {record->vlan_proto, record->vlan_tci};
+  uint8_t* frame = record->frame();
+  iovec parts[4];
+  int count = 0;
+  parts[count++] = {record->vnet, sizeof(VnetHeader)};
+  if (record->vlan_proto) {
+    parts[count++] = {frame, kMacBytes};
+    parts[count++] = {vlan, sizeof(vlan)};
+    parts[count++] = {frame + kMacBytes, record->frame_bytes - kMacBytes};
+  } else {
+    parts[count++] = {frame, record->frame_bytes};
+  }
+  for (;;) {
+    if (writev(tap_fd, parts, count) >= 0) return true;
+    if (errno != EINTR) return false;
+  }
+}
+
+}  // namespace taphold
