@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * Request classifiers: are these bytes to a service reads or writes?
+ *
+ * To be included after vmlinux.h and bpf_helpers.h by exactly one program of an
+ * object; it brings one small per-CPU map.  Both functions are verified once, by
+ * themselves, and cost the caller's verification nothing.  Linux 6.6.
+ */
+#ifndef COLOPP_SERVICES_CLASSIFY_H
+#define COLOPP_SERVICES_CLASSIFY_H
+
+#include "request.h"
+#include "resp.h"
+#include "scan.h"
+
+#define UNKNOWN_REQUEST (REQUEST_WRITE | REQUEST_LOST)
+
+/*
+ * Classifies the next bytes of one TCP stream from client to service.
+ *
+ * @payload_offset  in the packet, from its Ethernet header
+ * @payload_bytes   what is new in this segment: the caller delivers every byte of
+ *                  the stream once and in order, leaves out what was sent before,
+ *                  and gives a flow up as LOST (PHASE_LOST) when it cannot.
+ * @state           zeros at the start of the stream; then only this function's
+ *
+ * Returns enum request_flags.  Nothing is ever looked at twice: what a flag says
+ * holds for this packet alone, except that LOST stays.
+ */
+__noinline __u32 classify_stream(struct __sk_buff *skb, __u32 payload_offset, __u32 payload_bytes,
+				 enum service_protocol protocol, struct parser_state *state)
+{
+	__u32 zero = 0;
+	struct scan *scan = bpf_map_lookup_elem(&request_scan, &zero);
+	struct step s = { .skb = skb, .state = state, .scan = scan };
+
+	if (!scan || !state)
+		return UNKNOWN_REQUEST;
+	if (payload_bytes == 0)
+		return state->phase == PHASE_LOST ? UNKNOWN_REQUEST : 0;
+	if (protocol == SERVICE_READ_ONLY)
+		return REQUEST_READ;
+	if (protocol == SERVICE_NEVER)
+		return REQUEST_WRITE;
+	if (state->phase == PHASE_LOST || !scan_begin(&s, payload_offset, payload_bytes)) {
+		state->phase = PHASE_LOST;
+		return UNKNOWN_REQUEST;
+	}
+	switch (protocol) {
+	case SERVICE_RESP:
+		bpf_loop(SCAN_STEPS, resp_step, &s, 0);
+		break;
+	default:
+		scan_lose(&s);
+	}
+	return scan_end(&s);
+}
+
+#endif
