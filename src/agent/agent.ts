@@ -275,9 +275,7 @@ export class Agent {
   /** Runs an operation on the VM at once. */
   #now(what: string, operation: () => Promise<void>): void {
     const epoch = this.#vmEpoch;
-    void operation().catch((error: unknown) => {
-      if (epoch === this.#vmEpoch) this.#dispatch({ type: 'failed', what, reason: (error as Error).message });
-    });
+    void operation().catch((error: unknown) => this.#failed(what, (error as Error).message, epoch));
   }
 
   /** Runs an operation on the VM after those that were asked for before. */
@@ -285,8 +283,13 @@ export class Agent {
     const epoch = this.#vmEpoch;
     this.#lifecycle = this.#lifecycle.then(operation).catch((error: unknown) => {
       this.#log.error({ err: error }, `${what} failed.`);
-      if (epoch === this.#vmEpoch) this.#dispatch({ type: 'failed', what, reason: (error as Error).message });
+      void this.#failed(what, (error as Error).message, epoch);
     });
+  }
+
+  /** Tells of a failure, unless QEMU is ending: then that is the news, and calls for another answer. */
+  async #failed(what: string, reason: string, epoch = this.#vmEpoch): Promise<void> {
+    if (!await this.#vm.isEnding() && epoch === this.#vmEpoch) this.#dispatch({ type: 'failed', what, reason });
   }
 
   async #takeOver(): Promise<void> {
@@ -320,7 +323,7 @@ export class Agent {
     void relay.ended.then(({ reason }) => {
       if (this.#relay !== relay) return;
       this.#relay = undefined;
-      this.#dispatch({ type: 'failed', what: 'The checkpoint relay', reason });
+      void this.#failed('The checkpoint relay', reason);
     });
   }
 

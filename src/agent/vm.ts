@@ -17,6 +17,8 @@ export type VmEvent =
 const neverMs = 0xffff_ffff;
 const unlimitedBytesPerSecond = 1e15;
 const commandTimeoutMs = 10_000;
+/** From the first socket that a dying QEMU closes until its process is gone, at most. */
+const endingMs = 200;
 
 export class Vm {
   readonly #config: AgentConfig;
@@ -110,6 +112,20 @@ export class Vm {
     await this.#qmp.execute('announce-self', { initial: 20, max: 400, rounds: 6, step: 60 });
   }
 
+  /**
+   * Whether a failure is but the first sign of QEMU's end, which is then told as `exited`. A dying
+   * process closes its sockets one by one, the monitor's not always first, before it is gone.
+   */
+  async isEnding(): Promise<boolean> {
+    const qemu = this.#qemu;
+    if (!qemu) return false;
+    let timer: NodeJS.Timeout | undefined;
+    const lives = new Promise<false>((resolve) => { timer = setTimeout(resolve, endingMs, false); });
+    const ended = await Promise.race([qemu.ended.then(() => true), lives]);
+    clearTimeout(timer);
+    return ended;
+  }
+
   /** Ends QEMU. Nothing is told of it: who asks for it knows. */
   async destroy(): Promise<void> {
     const qemu = this.#qemu;
@@ -147,9 +163,16 @@ export class Vm {
       if (this.#qemu === qemu) this.#onEvent(event);
     };
     qmp.on('STOP', (event) => emit({ type: 'stopped', stampNs: event.monotonicNs, receivedNs: event.receivedNs }));
-    qmp.on('RESUME', (event) => emit({ type: 'resumed', receivedNs: event.receivedNs }));
+    // QEMU says "colo" before it has made what a checkpoint is triggered by, and dies of an assertion
+    // if one is asked for then. It lets the VM run again only after that.
+    let entering = false;
+    qmp.on('RESUME', (event) => {
+      emit({ type: 'resumed', receivedNs: event.receivedNs });
+      if (entering) emit({ type: 'colo-entered' });
+      entering = false;
+    });
     qmp.on('MIGRATION', ({ data: { status } }) => {
-      if (status === 'colo') emit({ type: 'colo-entered' });
+      entering = status === 'colo';
       if (status === 'failed') emit({ type: 'migration-failed' });
     });
     // Only an exit that nobody asked for is news.
