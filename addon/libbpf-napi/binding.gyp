@@ -11,6 +11,7 @@
         "src/link.cc",
         "src/log_capture.cc",
         "src/map.cc",
+        "src/map_elements.cc",
         "src/object.cc",
         "src/probe.cc",
         "src/program.cc",

@@ -105,6 +105,16 @@ test('information: from libbpf before load, from the kernel after', () => {
   object.close();
 });
 
+test('a section that means nothing: the type is given by the caller', () => {
+  const object = BpfObject.open(compile(`SEC("mystery") int strange(struct __sk_buff *skb) { return 4; }`));
+  object.program('strange').setType('sched_cls');
+  assert.is(object.program('strange').type, 'sched_cls');
+  object.load();
+  assert.is(object.program('strange').testRun({ data: new Uint8Array(14) }).retval, 4);
+  assert.is(thrown<BpfError>(() => object.program('strange').setType('xdp')).code, 'EBUSY');
+  object.close();
+});
+
 test('pin, open from the pin and by id', () => {
   const directory = bpfFileSystem();
   const object = loaded();

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type BpfError, BpfObject, type BpfProgram, RingBuffer, type RingBufferOptions, UserRingBuffer } from 'libbpf-napi';
+import { type BpfError, BpfObject, BpfProgram, RingBuffer, type RingBufferOptions, UserRingBuffer } from 'libbpf-napi';
 import { asU64, collectGarbage, compile, rejected, thrown, u32, u64 } from './libbpf-support.js';
 
 const path = compile(
@@ -203,11 +203,15 @@ test('records stay valid after everything is closed', async () => {
   assert.equal(batch.map(numberOf), [0, 1, 2]);
 });
 
-test('the object may be closed before the ring buffer', () => {
+test('the object may be closed before the ring buffer, which still wakes up', async () => {
   const { object, ring, produce } = bench();
   produce(2);
+  using program = BpfProgram.fromId(object.program('produce').id);
   object.close();
   assert.is(ring.consume().length, 2);
+  const next = ring[Symbol.asyncIterator]().next();
+  setTimeout(() => program.testRun({ ctx: u64(3n, 8n) }), 5);
+  assert.is(((await next).value as Uint8Array[]).length, 3);
   ring.close();
 });
 

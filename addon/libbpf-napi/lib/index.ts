@@ -7,16 +7,17 @@ export type { VerifierLog } from './verifier-log.js';
 export { BpfObject, type OpenOptions } from './object.js';
 export { BpfMap, MapFlag, type CreateMapOptions, type UpdateMode } from './map.js';
 export type { Batch } from './map-batch.js';
-export {
-  BpfProgram,
-  type AttachTcxOptions,
-  type CookieOption,
-  type PerfEventOptions,
-  type TestRunOptions,
-  type TestRunResult,
-  type UprobeOptions,
-  type XdpMode,
-} from './program.js';
+export { BpfProgram } from './program.js';
+export type {
+  AttachTcxOptions,
+  AttachXdpOptions,
+  CookieOption,
+  PerfEventOptions,
+  TestRunOptions,
+  TestRunResult,
+  UprobeOptions,
+  XdpMode,
+} from './program-options.js';
 export type { TcxAnchor, TcxAnchors, TcxHook } from './tcx.js';
 export { Link } from './link.js';
 export type { LinkInfo, ProgramKernelInfo, TcxEntry } from './native.js';

@@ -97,6 +97,7 @@ export interface NativeProgram {
   close(): void;
   closed(): boolean;
   setAutoload(on: boolean): void;
+  setType(type: number, attachType: number): void;
   setAttachTarget(name: string, program: NativeProgram | undefined): void;
   testRun(
     data: Uint8Array | undefined,

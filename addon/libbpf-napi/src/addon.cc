@@ -1,6 +1,5 @@
 // The module's entry: one set of classes per environment.
 #include <bpf/libbpf.h>
-#include <bpf/libbpf_version.h>
 #include <napi.h>
 #include <net/if.h>
 
@@ -9,6 +8,7 @@
 #include "args.h"
 #include "btf.h"
 #include "error.h"
+#include "libbpf_version.h"
 #include "link.h"
 #include "log_capture.h"
 #include "map.h"
@@ -19,7 +19,7 @@
 #include "tcx.h"
 #include "user_ring_buffer.h"
 
-static_assert(LIBBPF_MAJOR_VERSION > 1 || LIBBPF_MINOR_VERSION >= 3,
+static_assert(LIBBPF_NAPI_HAS(1, 3),
               "libbpf-napi needs libbpf 1.3 or later (bpf_program__attach_tcx); on Debian 12 install "
               "libbpf-dev from bookworm-backports");
 

@@ -12,6 +12,7 @@
 
 #include "args.h"
 #include "error.h"
+#include "libbpf_version.h"
 #include "link.h"
 #include "log_capture.h"
 #include "map.h"
@@ -66,10 +67,18 @@ Napi::Value Program::AttachRawTracepoint(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   if (!Attachable(env)) return {};
   std::string name = TextOf(info[0]);
-  LIBBPF_OPTS(bpf_raw_tracepoint_opts, opts);
-  opts.cookie = U64(info[1]);
+  uint64_t cookie = U64(info[1]);
   LogCapture capture;
+#if LIBBPF_NAPI_HAS(1, 4)
+  LIBBPF_OPTS(bpf_raw_tracepoint_opts, opts);
+  opts.cookie = cookie;
   bpf_link* link = bpf_program__attach_raw_tracepoint_opts(program_, name.c_str(), &opts);
+#else
+  if (cookie != 0) {
+    return ThrowBpf(env, "attach", Subject(), EOPNOTSUPP, "a cookie here needs libbpf 1.4");
+  }
+  bpf_link* link = bpf_program__attach_raw_tracepoint(program_, name.c_str());
+#endif
   return Linked(env, link, capture.text());
 }
 

@@ -7,6 +7,7 @@
 
 #include "args.h"
 #include "error.h"
+#include "libbpf_version.h"
 #include "log_capture.h"
 
 namespace libbpf_napi {
@@ -41,7 +42,15 @@ Btf::Btf(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   } else {
     libbpf_napi::Bytes bytes = BytesOf(info[0]);
     subject_ = "BTF of " + std::to_string(bytes.size) + " bytes";
+#if LIBBPF_NAPI_HAS(1, 4)
     btf_ = btf__new_split(bytes.data, bytes.size, base_);
+#else
+    if (base_ != nullptr) {
+      ThrowBpf(env, "load", subject_, EOPNOTSUPP, "BTF in memory with a base needs libbpf 1.4");
+      return;
+    }
+    btf_ = btf__new(bytes.data, bytes.size);
+#endif
   }
   if (btf_ == nullptr) {
     int error = errno;

@@ -69,6 +69,7 @@ Napi::Value Link::MakeFrom(Napi::Env env, Target target) {
 Napi::Value Link::Make(Napi::Env env, bpf_link* link, std::shared_ptr<ObjectState> state) {
   Target target;
   target.link = link;
+  target.in_kernel = FdIs(bpf_link__fd(link), "link");
   target.state = std::move(state);
   return MakeFrom(env, std::move(target));
 }
@@ -112,12 +113,13 @@ int Link::Fd(Napi::Env env, const char* operation) const {
     ThrowClosed(env, operation, "link");
     return -1;
   }
-  int fd = target_.link != nullptr ? bpf_link__fd(target_.link) : target_.fd;
-  if (fd < 0) {
+  if (target_.is_filter || !target_.in_kernel) {
     ThrowBpf(env, operation, "link", EOPNOTSUPP,
-             target_.is_filter ? "a clsact filter has no kernel link" : "this attachment has no kernel link");
+             target_.is_filter ? "a clsact filter has no kernel link"
+                               : "this kernel attaches such programs without a link");
+    return -1;
   }
-  return fd;
+  return target_.link != nullptr ? bpf_link__fd(target_.link) : target_.fd;
 }
 
 Napi::Value Link::Close(const Napi::CallbackInfo& info) {
@@ -136,7 +138,7 @@ Napi::Value Link::Closed(const Napi::CallbackInfo& info) {
 Napi::Value Link::Detach(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   if (!target_.open()) return ThrowClosed(env, "detach", "link");
-  if (!target_.is_filter) {
+  if (!target_.is_filter && target_.in_kernel) {
     int fd = target_.link != nullptr ? bpf_link__fd(target_.link) : target_.fd;
     int error = bpf_link_detach(fd);
     // Kinds that cannot be forced end with their last holder: with us, if nobody pinned them.

@@ -36,6 +36,7 @@ class Link : public Napi::ObjectWrap<Link> {
   struct Target {
     bpf_link* link = nullptr;
     int fd = -1;
+    bool in_kernel = true;  // false: an attachment older than kernel links, held by another descriptor
     std::shared_ptr<ObjectState> state;
     bool is_filter = false;
     bpf_tc_hook hook = {};

@@ -29,6 +29,7 @@ Napi::Function Program::Define(Napi::Env env) {
                          InstanceMethod<&Program::Close>("close"),
                          InstanceMethod<&Program::Closed>("closed"),
                          InstanceMethod<&Program::SetAutoload>("setAutoload"),
+                         InstanceMethod<&Program::SetType>("setType"),
                          InstanceMethod<&Program::SetAttachTarget>("setAttachTarget"),
                          InstanceMethod<&Program::TestRun>("testRun"),
                          InstanceMethod<&Program::Pin>("pin"),
@@ -236,6 +237,20 @@ Napi::Value Program::SetAutoload(const Napi::CallbackInfo& info) {
   if (!BeforeLoad(env, "set autoload of")) return {};
   int error = bpf_program__set_autoload(program_, Flag(info[0]));
   if (error != 0) return ThrowBpf(env, "set autoload of", Subject(), error);
+  return env.Undefined();
+}
+
+// setType(type, expectedAttachType)
+Napi::Value Program::SetType(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const char* operation = "set the type of";
+  if (!BeforeLoad(env, operation)) return {};
+  int error = bpf_program__set_type(program_, static_cast<bpf_prog_type>(U32(info[0])));
+  if (error == 0) {
+    auto attach_type = static_cast<bpf_attach_type>(U32(info[1]));
+    error = bpf_program__set_expected_attach_type(program_, attach_type);
+  }
+  if (error != 0) return ThrowBpf(env, operation, Subject(), error);
   return env.Undefined();
 }
 

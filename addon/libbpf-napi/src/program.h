@@ -39,6 +39,7 @@ class Program : public Napi::ObjectWrap<Program> {
   Napi::Value Closed(const Napi::CallbackInfo& info);
 
   Napi::Value SetAutoload(const Napi::CallbackInfo& info);
+  Napi::Value SetType(const Napi::CallbackInfo& info);
   Napi::Value SetAttachTarget(const Napi::CallbackInfo& info);
   Napi::Value TestRun(const Napi::CallbackInfo& info);
   Napi::Value Pin(const Napi::CallbackInfo& info);

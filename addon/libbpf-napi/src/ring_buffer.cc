@@ -1,7 +1,11 @@
 #include "ring_buffer.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "args.h"
 #include "error.h"
@@ -33,8 +37,9 @@ RingBuffer::RingBuffer(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   }
   int fd = map->Fd(env, "open a ring buffer on");
   if (fd < 0) return;
+  fd_ = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   LogCapture capture;
-  ring_ = ring_buffer__new(fd, OnRecord, this, nullptr);
+  if (fd_ >= 0) ring_ = ring_buffer__new(fd_, OnRecord, this, nullptr);
   if (ring_ == nullptr) {
     ThrowBpf(env, "open a ring buffer on", map->Subject(), errno, capture.text());
     return;
@@ -131,6 +136,7 @@ void RingBuffer::Release() {
   // First the watch, then the epoll descriptor that it watches.
   if (watch_ != nullptr) std::exchange(watch_, nullptr)->Close();
   if (ring_ != nullptr) ring_buffer__free(std::exchange(ring_, nullptr));
+  if (fd_ >= 0) close(std::exchange(fd_, -1));
 }
 
 Napi::Value RingBuffer::Close(const Napi::CallbackInfo& info) {

@@ -32,6 +32,7 @@ class RingBuffer : public Napi::ObjectWrap<RingBuffer> {
   void StandDown();
   void Release();
 
+  int fd_ = -1;  // our own of the map: its object may be closed before us
   ring_buffer* ring_ = nullptr;
   FdWatch* watch_ = nullptr;
   Napi::FunctionReference callback_;  // set while armed
