@@ -83,7 +83,7 @@ const linked = join(directory, 'linked.bpf.o');
 bpftool('gen', 'object', linked, join(parts, 'part_one.bpf.o'), join(parts, 'part_two.bpf.o'));
 writeFileSync(join(directory, 'linked.skel.ts'), generate(readFileSync(linked), { file: linked }));
 
-for (const name of ['shapes', 'globals', 'maps', 'kernel', 'linked']) {
+for (const name of ['shapes', 'globals', 'maps', 'kernel', 'arena', 'ops', 'linked']) {
   test(`${name}: maps, programs and globals are those of bpftool's skeleton`, () => agree(join(directory, `${name}.bpf.o`)));
 }
 
@@ -94,6 +94,8 @@ test('all skeletons compile under --strict, and fit their objects', async () => 
     ['globals', 'openGlobals'],
     ['maps', 'openMaps'],
     ['kernel', 'openKernel'],
+    ['arena', 'openArena'],
+    ['ops', 'openOps'],
     ['linked', 'openLinked'],
   ] as const) {
     const specs = (await load(`${name}.skel.js`))[open]();

@@ -1,8 +1,9 @@
 /** Generated skeletons at work in the kernel: globals before and after load, maps of every kind, events. */
 import { once } from 'node:events';
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { build, LoaderError } from 'bpf-ts-loader';
 import { decode, encode } from 'bpf-ts-loader/runtime';
@@ -11,11 +12,13 @@ import * as assert from 'uvu/assert';
 import { compileStrictly, fixtures, scratch } from './skeleton-support.js';
 
 const directory = scratch('skeleton-runtime');
-for (const name of ['globals', 'maps']) copyFileSync(join(fixtures, `${name}.bpf.c`), join(directory, `${name}.bpf.c`));
+for (const name of ['globals', 'maps', 'arena', 'ops']) copyFileSync(join(fixtures, `${name}.bpf.c`), join(directory, `${name}.bpf.c`));
 await build({ dir: directory });
 const load = compileStrictly(directory);
 const globals = await load('globals.skel.js');
 const maps = await load('maps.skel.js');
+const arena = await load('arena.skel.js');
+const ops = await load('ops.skel.js');
 
 const packet = new Uint8Array(64);
 // uvu runs what is registered before `run()`: objects live as long as the process.
@@ -111,13 +114,15 @@ test('globals: a number is never seen half written', async () => {
       program.close();
     });`;
   const worker = new Worker(code, { eval: true, workerData: { id: objects.programs.flip.id } });
-  const ended = once(worker, 'exit');
+  let running = true;
+  worker.on('exit', () => (running = false));
   await once(worker, 'message');
   const { flipping } = objects.globals.bss;
   const seen = new Set<bigint>();
-  const until = performance.now() + 100;
-  while (performance.now() < until) for (let i = 0; i < 100; i++) seen.add(flipping.get());
-  await ended;
+  while (running) {
+    for (let i = 0; i < 10_000; i++) seen.add(flipping.get());
+    await nextTurn();
+  }
   assert.equal([...seen].sort(), [0n, 0xffff_ffff_ffff_ffffn]);
 });
 
@@ -208,6 +213,31 @@ test('programs: only those chosen are loaded', () => {
   const objects = kept(specs.load());
   assert.is(objects.programs.send.testRun({ data: packet }).retval, 0);
   assert.throws(() => objects.programs.count.testRun({ data: packet }));
+});
+
+test('arena: variables are set before load and read after', () => {
+  const specs = arena['openArena']();
+  assert.is(specs.globals.arena.total.get(), 5n);
+  specs.globals.arena.total.set(77n);
+  const objects = kept(specs.load());
+  assert.is(objects.programs.add.testRun({}).retval, 79);
+  assert.is(objects.globals.arena.total.get(), 79n);
+  assert.equal(objects.globals.arena.list.get(), Int32Array.of(0, 3, 0, 0));
+});
+
+test('operations: members are set before load, and the kernel takes them', () => {
+  const available = (): string[] => readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8').trim().split(' ');
+  const specs = ops['openOps']();
+  const never = specs.structOps.never.get();
+  assert.is(never.name, 'colopp_never');
+  never.name = `colopp_${process.pid % 10000}`;
+  specs.structOps.never.set(never);
+  const objects = kept(specs.load());
+  assert.not.ok(available().includes(never.name));
+  const link = objects.maps.never.attachStructOps();
+  assert.ok(available().includes(never.name));
+  link.close();
+  assert.not.ok(available().includes(never.name));
 });
 
 const events = suite('events');

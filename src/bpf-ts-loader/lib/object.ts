@@ -59,6 +59,7 @@ export interface ObjectSection {
   /** The map (an identifier out of `maps`) that holds the section. */
   readonly map: string;
   readonly bytes: number;
+  /** Cannot be set in a loaded object: constants, and an arena, which is read through libbpf. */
   readonly readOnly: boolean;
   readonly variables: readonly ObjectVariable[];
 }
@@ -233,7 +234,7 @@ class ObjectReader {
     if (arena === undefined || datasec === undefined) return;
     const variables = this.#globals(datasec);
     if (variables.length === 0) return;
-    this.#sections.push({ name: 'arena', section: section.name, map: arena.name, bytes: section.size, readOnly: false, variables });
+    this.#sections.push({ name: 'arena', section: section.name, map: arena.name, bytes: section.size, readOnly: true, variables });
   }
 
   /**
@@ -306,7 +307,7 @@ class ObjectReader {
           maxEntries: 1,
           flags: 0,
           keyType: 0,
-          valueType: 0,
+          valueType: type,
           section: undefined,
         });
       }

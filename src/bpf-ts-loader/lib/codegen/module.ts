@@ -122,6 +122,7 @@ class ModuleWriter {
       ...entries(programs, (program) => [`SEC("${commentText(program.section)}")`, `this.program(${quote(program.name)})`]),
       '  };',
       ...this.#globals(shapes, (section) => section.section === '.kconfig'),
+      ...this.#structOps(shapes),
       '',
       '  /** Loads the object into the kernel; the specs are spent. */',
       `  load(): ${this.#objectsName} {`,
@@ -174,6 +175,21 @@ class ModuleWriter {
       ];
     });
     return ['  readonly globals = {', ...lines, '  };'];
+  }
+
+  /** The operations that struct_ops maps register: their members that are no programs can be set. */
+  #structOps(shapes: Map<string, Shape>): string[] {
+    const maps = this.#model.maps.filter((map) => map.type === 'struct_ops');
+    if (maps.length === 0) return [];
+    return [
+      '  readonly structOps = {',
+      ...entries(maps, (map) => {
+        const shape = shapes.get(`value ${map.name}`);
+        const codec = shape === undefined ? `${this.#codecs.use('u8s')}(0)` : this.#codecs.of(shape);
+        return [mapDoc(this.#model.btf, map), `this.variable(${quote(map.name)}, ${codec}, 0)`];
+      }),
+      '  };',
+    ];
   }
 
   /** The typed handle of a loaded map, by what its type lets one do. */

@@ -1,7 +1,7 @@
 import { type BpfMap, MapFlag } from 'libbpf-napi';
 
 import { LoaderError } from '../errors.js';
-import type { AtomicCodec, Cell, Codec } from './codec.js';
+import type { AtomicCodec, Codec } from './codec.js';
 
 /** A global variable that can only be read: `.rodata` and `.kconfig`. */
 export interface Constant<T> {
@@ -61,32 +61,42 @@ export class InitialSection {
  */
 export class LoadedSection {
   readonly #map: BpfMap;
-  readonly #mapped: DataView | undefined;
-  readonly #copy: { bytes: Uint8Array; view: DataView };
+  #memory: DataView | undefined;
 
   constructor(map: BpfMap) {
     this.#map = map;
-    if ((map.flags & MapFlag.Mmapable) !== 0) {
-      const memory = map.mmap();
-      this.#mapped = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
-    }
-    const bytes = new Uint8Array(this.#mapped === undefined ? map.valueBytes : 0);
-    this.#copy = { bytes, view: new DataView(bytes.buffer) };
   }
 
   variable<T>(codec: Codec<T>, offset: number): Variable<T> {
-    const cell = this.#cell(codec, offset);
     const { size } = codec;
-    if (cell !== undefined) return { offset, size, get: () => cell.load(), set: (value) => cell.store(value) };
-    const mapped = this.#mapped;
-    if (mapped !== undefined) {
-      return { offset, size, get: (into) => codec.read(mapped, offset, into), set: (value) => codec.write(mapped, offset, value) };
+    if (this.#map.type === 'arena') return { offset, size, ...this.#inArena(codec, offset) };
+    if ((this.#map.flags & MapFlag.Mmapable) === 0) return { offset, size, ...this.#byCalls(codec, offset) };
+    // Mapped when first used: an object may have sections that nobody looks at.
+    let access: Access<T> | undefined;
+    const use = (): Access<T> => (access ??= this.#inMemory(codec, offset));
+    return { offset, size, get: (into) => use().get(into), set: (value) => use().set(value) };
+  }
+
+  #inMemory<T>(codec: Codec<T>, offset: number): Access<T> {
+    if (this.#memory === undefined) {
+      const memory = this.#map.mmap();
+      this.#memory = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
     }
-    const { bytes, view } = this.#copy;
+    const memory = this.#memory;
+    const at = memory.byteOffset + offset;
+    // DataView may read and write byte by byte; programs must not see half a number.
+    if ('cell' in codec && at % codec.size === 0) {
+      const cell = (codec as AtomicCodec<T>).cell(memory.buffer, at);
+      return { get: () => cell.load(), set: (value) => cell.store(value) };
+    }
+    return { get: (into) => codec.read(memory, offset, into), set: (value) => codec.write(memory, offset, value) };
+  }
+
+  #byCalls<T>(codec: Codec<T>, offset: number): Access<T> {
     const key = new Uint8Array(4);
+    const bytes = new Uint8Array(this.#map.valueBytes);
+    const view = new DataView(bytes.buffer);
     return {
-      offset,
-      size,
       get: (into) => {
         this.#map.lookup(key, bytes);
         return codec.read(view, offset, into);
@@ -99,10 +109,18 @@ export class LoadedSection {
     };
   }
 
-  /** DataView may read and write byte by byte; programs must not see half a number. */
-  #cell<T>(codec: Codec<T>, offset: number): Cell<T> | undefined {
-    if (this.#mapped === undefined || !('cell' in codec)) return undefined;
-    const at = this.#mapped.byteOffset + offset;
-    return at % codec.size === 0 ? (codec as AtomicCodec<T>).cell(this.#mapped.buffer, at) : undefined;
+  /** libbpf alone may map an arena: what is read is a copy of its section. */
+  #inArena<T>(codec: Codec<T>, offset: number): Access<T> {
+    return {
+      get: (into) => {
+        const bytes = this.#map.initialValue ?? new Uint8Array(0);
+        return codec.read(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset, into);
+      },
+      set: () => {
+        throw new LoaderError('READ_ONLY', `A variable in the arena "${this.#map.name}" cannot be set after load.`);
+      },
+    };
   }
 }
+
+type Access<T> = Pick<Variable<T>, 'get' | 'set'>;
