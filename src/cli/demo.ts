@@ -1,8 +1,9 @@
 import { writeFileSync } from 'node:fs';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import { passed, runDemoRound, summarize, type DemoRound } from '../drill/demo.js';
 import { seededRandom } from '../drill/random.js';
 import { Lab } from '../lab/lab.js';
+import { whole } from './options.js';
 import { Progress } from './progress.js';
 
 interface Options { rounds: number; json?: string; seed: number; vcpus: number; name: string; keep?: boolean }
@@ -81,12 +82,4 @@ function summaryText(rounds: readonly DemoRound[]): string {
 
 function withoutPauses(round: DemoRound): unknown {
   return { ...round, checkpoints: { count: round.checkpoints.count } };
-}
-
-function whole(low: number, high: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!/^\d+$/.test(text) || value < low || value > high) throw new InvalidArgumentError(`Give a whole number from ${low} to ${high}.`);
-    return value;
-  };
 }

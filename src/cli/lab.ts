@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { Lab } from '../lab/lab.js';
 import { addresses, existingLabs, hostNames } from '../lab/topology.js';
+import { whole } from './options.js';
 import { statusText } from './status-text.js';
 
 const defaultName = 'lab';
@@ -17,7 +18,7 @@ Examples:
   lab.command('up')
     .description('make a lab, start the agents and wait until the guest is protected')
     .option('--name <name>', 'name of the lab; several can stand side by side', defaultName)
-    .option('--vcpus <n>', 'vCPUs of the guest', Number, 1)
+    .option('--vcpus <n>', 'vCPUs of the guest', whole(1, 8), 1)
     .option('--network-only', 'only the namespaces and cables')
     .action(up);
   lab.command('down')
@@ -35,23 +36,27 @@ Examples:
 async function up(options: { name: string; vcpus: number; networkOnly?: boolean }): Promise<void> {
   const lab = new Lab(options.name);
   const say = (text: string): void => void process.stdout.write(`${text}\n`);
-  let interrupted = false;
-  const onSignal = (): void => {
-    if (interrupted) return;
-    interrupted = true;
-    void lab.down().finally(() => process.exit(130));
-  };
+  const interrupt = new AbortController();
+  const { signal } = interrupt;
+  const onSignal = (): void => interrupt.abort(new Error('interrupted'));
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  let made = false;
   try {
-    await lab.up({ vcpus: options.vcpus, ...(options.networkOnly ? { networkOnly: true } : {}) });
+    await lab.up({ vcpus: options.vcpus, networkOnly: options.networkOnly === true, signal });
+    made = true;
+    signal.throwIfAborted();
     say(`Lab "${lab.name}" is up: ${Object.values(lab.topology.hosts).join(', ')}, ${lab.topology.client}.`);
-    if (!options.networkOnly) {
-      say('Waiting until the guest is protected and its services answer...');
-      await lab.waitFor('a', 'protected', (s) => s.protected, 120_000);
-      await lab.waitForGuest(120_000);
-      say(statusText(await lab.status('a')));
-      say(`\nTry:  ip netns exec ${lab.topology.client} redis-cli -h ${addresses.guest} ping\n      colopp failover --lab ${lab.name}\n      colopp lab down --name ${lab.name}`);
-    }
+    if (options.networkOnly) return;
+    say('Waiting until the guest is protected and its services answer...');
+    await lab.waitFor('a', 'protected', (s) => s.protected, 120_000, signal);
+    await lab.waitForGuest(120_000, signal);
+    say(statusText(await lab.status('a')));
+    say(`\nTry:  ip netns exec ${lab.topology.client} curl http://${addresses.guest}/1k\n      colopp failover --lab ${lab.name}\n      colopp lab down --name ${lab.name}`);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    if (made) await lab.down();
+    say('Interrupted; everything is cleaned up.');
+    process.exitCode = 130;
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
   }

@@ -62,12 +62,11 @@ export async function runDemoRound(options: DemoOptions): Promise<DemoRound> {
   const watching = new AbortController();
   try {
     onProgress('two hosts, a client, two networks; both agents');
-    await lab.up({ vcpus: options.vcpus });
+    await lab.up({ vcpus: options.vcpus, signal });
     onProgress('', 'up');
-    signal.throwIfAborted();
 
     onProgress('boot the guest and copy it to host b');
-    const status = await lab.waitFor('a', 'protected', (s) => s.protected, protectTimeoutMs);
+    const status = await lab.waitFor('a', 'protected', (s) => s.protected, protectTimeoutMs, signal);
     onProgress('', `protected (${status.vm.accel})`);
 
     onProgress('connect clients');
@@ -100,7 +99,7 @@ export async function runDemoRound(options: DemoOptions): Promise<DemoRound> {
     onProgress('', `a download was at ${before.downloadBytes} bytes`);
 
     onProgress('host b takes over');
-    await lab.waitFor('b', 'active', (s) => s.active, takeoverTimeoutMs);
+    await lab.waitFor('b', 'active', (s) => s.active, takeoverTimeoutMs, signal);
     const detectedNs = notes.get('TAKING_OVER') ?? killedNs;
     const tookOverNs = notes.get('ACTIVE_ALONE') ?? killedNs;
     onProgress('', `after ${ms(tookOverNs - killedNs).toFixed(0)} ms`);

@@ -54,6 +54,8 @@ export interface LabOptions {
   vcpus?: number;
   /** Parts of the agents' configuration to change, by host. */
   overrides?: Partial<Record<HostName, Record<string, unknown>>>;
+  /** Gives the making up; what is made of the lab is taken down again. */
+  signal?: AbortSignal;
 }
 
 export class Lab {
@@ -93,11 +95,12 @@ export class Lab {
     const guest = options.networkOnly ? undefined : demoGuest();
     try {
       await createNetwork(this.topology);
+      options.signal?.throwIfAborted();
       mkdirSync(this.dir, { recursive: true, mode: 0o700 });
       if (!guest) return;
       writeFileSync(join(this.dir, 'secret'), randomBytes(32).toString('hex'), { mode: 0o600 });
       for (const host of hostNames) this.#writeConfig(host, guest, options);
-      for (const host of [...hostNames].reverse()) await this.startAgent(host);
+      for (const host of [...hostNames].reverse()) await this.startAgent(host, options.signal);
     } catch (error) {
       await this.down();
       throw error;
@@ -109,7 +112,7 @@ export class Lab {
   }
 
   /** Starts the agent of a host and waits until it answers. @returns its process id */
-  async startAgent(host: HostName): Promise<number> {
+  async startAgent(host: HostName, signal?: AbortSignal): Promise<number> {
     const log = openSync(this.log(host, 'agent'), 'a', 0o600);
     const main = join(projectRoot, 'dist/src/cli/main.js');
     const child = spawn('ip', ['netns', 'exec', this.topology.hosts[host], process.execPath, main, 'agent', '--config', this.configPath(host)], {
@@ -122,6 +125,7 @@ export class Lab {
     child.unref();
     const deadlineMs = performance.now() + 30_000;
     for (;;) {
+      signal?.throwIfAborted();
       try {
         await this.status(host);
         return child.pid!;
@@ -142,7 +146,7 @@ export class Lab {
    * @param what the condition in words, for the error
    * @throws LabError after `timeoutMs`, with the last status
    */
-  async waitFor(host: HostName, what: string, wanted: (status: AgentStatus) => boolean, timeoutMs: number): Promise<AgentStatus> {
+  async waitFor(host: HostName, what: string, wanted: (status: AgentStatus) => boolean, timeoutMs: number, signal?: AbortSignal): Promise<AgentStatus> {
     const deadlineMs = performance.now() + timeoutMs;
     for (;;) {
       const status = await this.status(host);
@@ -150,7 +154,7 @@ export class Lab {
       if (performance.now() > deadlineMs) {
         throw new LabError(`Host ${host} was not ${what} within ${timeoutMs / 1000} s: it is ${status.role}, ${status.phase} (${status.reason}).\n${tail(this.log(host, 'agent'))}`);
       }
-      await sleep(20);
+      await sleep(20, undefined, { signal });
     }
   }
 

@@ -14,7 +14,7 @@ import { addresses, existingNamespaces, namespaces, type HostName } from '../../
 
 const run = promisify(execFile);
 
-export const protectTimeoutMs = 60_000;
+export const protectTimeoutMs = 20_000;
 export const other = (host: HostName): HostName => host === 'a' ? 'b' : 'a';
 
 // ---- the lab -----------------------------------------------------------------
@@ -28,10 +28,10 @@ export function ownLab(name: string): Lab {
   return lab;
 }
 
-/** Waits until `host` runs the VM and is protected, and the guest's services answer. */
-export async function untilProtected(lab: Lab, host: HostName): Promise<AgentStatus> {
-  const status = await lab.waitFor(host, 'the protected primary', (s) => s.protected && s.active, protectTimeoutMs);
-  await lab.waitFor(other(host), 'the protected secondary', (s) => s.protected && !s.active, protectTimeoutMs);
+/** Waits until `host` runs the VM and is protected, and the other one knows it. */
+export async function untilProtected(lab: Lab, host: HostName, timeoutMs = protectTimeoutMs): Promise<AgentStatus> {
+  const status = await lab.waitFor(host, 'the protected primary', (s) => s.protected && s.active, timeoutMs);
+  await lab.waitFor(other(host), 'the protected secondary', (s) => s.protected && !s.active, timeoutMs);
   return status;
 }
 

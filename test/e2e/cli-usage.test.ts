@@ -1,0 +1,109 @@
+/** The command line without any lab: help, wrong usage, exit codes, and what it says to those who may not. */
+import { spawn } from 'node:child_process';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { RequirementError, requireKernel } from '../../src/agent/requirements.js';
+import { exitCodeOf } from '../../src/cli/errors.js';
+import { assertRefused, cli, colopp, ended } from './lab-harness.js';
+
+const commands = [
+  [], ['agent'], ['status'], ['checkpoint'], ['failover'], ['start-alone'], ['doctor'],
+  ['lab'], ['lab', 'up'], ['lab', 'down'], ['lab', 'status'], ['demo'],
+];
+
+for (const command of commands) {
+  test(`${['colopp', ...command].join(' ')} --help`, async () => {
+    const end = await colopp(...command, '--help');
+    assert.is(end.code, 0);
+    assert.is(end.stderr, '');
+    assert.match(end.stdout, `Usage: ${['colopp', ...command].join(' ')}`);
+    if (command.length < 2) assert.match(end.stdout, /\nExamples?\b/);
+  });
+}
+
+test('the version', async () => {
+  const end = await colopp('--version');
+  assert.is(end.code, 0);
+  assert.match(end.stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test('wrong usage: exit code 2 and what is wrong', async () => {
+  for (const [args, sentence] of [
+    [['nonsense'], /unknown command 'nonsense'/],
+    [['lab', 'sideways'], /unknown command 'sideways'/],
+    [['status', '--nonsense'], /unknown option '--nonsense'/],
+    [['agent'], /required option '-c, --config <file>'/],
+    [['demo', '--rounds', 'none'], /Give a whole number from 1 to 1000/],
+    [['demo', '--rounds', '0'], /Give a whole number from 1 to 1000/],
+    [['lab', 'up', '--vcpus', 'many'], /Give a whole number from 1 to/],
+  ] as const) {
+    const end = await colopp(...args);
+    assert.is(end.code, 2, args.join(' '));
+    assert.match(end.stderr, sentence);
+    assert.is(end.stdout, '');
+  }
+  for (const [args, sentence] of [
+    [['lab', 'up', '--name', 'No Such'], /A lab cannot be named "No Such"/],
+    [['lab', 'down', '--name', '../etc'], /A lab cannot be named "..\/etc"/],
+    [['demo', '--name', ''], /A lab cannot be named ""/],
+    [['status', '--lab', 'x', '--host', 'c'], /has the hosts a and b, not "c"/],
+    [['status', '--lab', 'x', '--socket', '/x'], /--socket or --lab, not both/],
+    [['agent', '--config', '/nonexistent/agent.yaml'], /The configuration \/nonexistent\/agent.yaml cannot be read/],
+  ] as const) assertRefused(await colopp(...args), sentence);
+});
+
+test('a command without arguments shows what there is', async () => {
+  for (const args of [[], ['lab']]) {
+    const end = await colopp(...args);
+    assert.match(end.stdout + end.stderr, /Usage: colopp/);
+    assert.is(end.code, 2);
+  }
+});
+
+test('no agent, no lab', async () => {
+  for (const command of ['status', 'checkpoint', 'failover', 'start-alone']) {
+    assertRefused(await colopp(command, '--lab', 't-none'), /agent at .*t-none\/a\/agent\.sock cannot be reached: no agent listens there/);
+  }
+  const down = await colopp('lab', 'down', '--name', 't-none');
+  assert.is(down.code, 0);
+  assert.is(down.stdout, 'There is no lab "t-none".\n');
+});
+
+test('doctor: every check with its verdict; exit code 2 if one fails', async () => {
+  const end = await colopp('doctor', '--json');
+  assert.is(end.code, 0, end.stdout);
+  const findings = JSON.parse(end.stdout) as { name: string; verdict: string; detail: string; remedy: string }[];
+  assert.equal(findings.map(({ name }) => name), ['root', 'machine', 'BTF', 'tun', 'ip', 'gate', 'QEMU', 'KVM']);
+  const wrong = await colopp('doctor', '--qemu', '/bin/true');
+  assert.is(wrong.code, 2);
+  assert.match(wrong.stdout, /fail +QEMU +.*\/bin\/true/);
+  assert.match(wrong.stdout, /npm run setup/);
+});
+
+/** Runs the command line as a user without any rights. */
+const asNobody = (...args: string[]) => ended(spawn('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] }));
+
+test('without root', async () => {
+  assertRefused(await asNobody('lab', 'up', '--name', 't-nobody'), /A lab needs root/);
+  assertRefused(await asNobody('lab', 'down', '--name', 't-nobody'), /A lab needs root/);
+  assertRefused(await asNobody('demo', '--name', 't-nobody').then((end) => ({ ...end, stderr: end.stderr })), /A lab needs root/);
+  const doctor = await asNobody('doctor');
+  assert.is(doctor.code, 2);
+  assert.match(doctor.stdout, /fail +root +running as user 65534/);
+});
+
+test('without type information of the kernel', () => {
+  const error = (() => {
+    try {
+      requireKernel('/nonexistent/vmlinux');
+    } catch (thrown) {
+      return thrown as RequirementError;
+    }
+    return undefined;
+  })();
+  assert.is(error?.code, 'NO_BTF');
+  assert.match(error?.message ?? '', /^This kernel has no type information \(\/nonexistent\/vmlinux is missing\).*CONFIG_DEBUG_INFO_BTF=y/);
+  assert.is(exitCodeOf(error), 2);
+});
+
+test.run();
