@@ -14,7 +14,7 @@ import {
 } from '../protocol/pair.js';
 import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRuntime } from '../qemu/index.js';
 import { ConfigError, describeVm, type AgentConfig } from './config.js';
-import { ControlError, ControlServer, type ControlRequest } from './control.js';
+import { ControlError, ControlServer, isListening, type ControlRequest } from './control.js';
 import { Session } from './session.js';
 import { StateFile } from './state-file.js';
 import { PauseHistory } from './pause-history.js';
@@ -50,6 +50,16 @@ const partingMs = 1000;
 const leastAskMs = 1000;
 const nsPerMs = 1e6;
 
+/** What was found out of this host before anything was made on it. */
+interface HostFacts {
+  runtime: QemuRuntime;
+  probe: QemuProbe;
+  accel: 'kvm' | 'tcg';
+  /** What the peer must have alike. */
+  vm: { digest: string; summary: string };
+  secret: Buffer | undefined;
+}
+
 export class Agent {
   readonly #config: AgentConfig;
   readonly #pairConfig: PairConfig;
@@ -82,11 +92,17 @@ export class Agent {
    */
   static async start(config: AgentConfig, log: Logger): Promise<Agent> {
     await ensurePrivateFolder(config.runDir);
+    if (await isListening(controlSocket(config))) {
+      throw new ConfigError(`An agent is running already with the folder ${config.runDir}. Stop it first, or give this one a runDir of its own.`);
+    }
     mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
     const runtime = await locateQemu(config.vm.qemu === undefined ? {} : { explicitPath: config.vm.qemu });
     const probe = await probeQemu(runtime);
     const accel = chooseAccel(config, probe);
-    const agent = new Agent(config, log, runtime, probe, accel, await Gate.open({
+    const vm = describeVm(config, accel, probe.version);
+    const secret = readSecret(config);
+    // From here on there is something to leave behind.
+    const agent = new Agent(config, log, { runtime, probe, accel, vm, secret }, await Gate.open({
       ...config.network,
       holdMemoryBytes: config.checkpoint.holdMemoryBytes,
       limitPackets: config.checkpoint.maxHeldPackets,
@@ -102,8 +118,9 @@ export class Agent {
     return agent;
   }
 
-  private constructor(config: AgentConfig, log: Logger, runtime: QemuRuntime, probe: QemuProbe, accel: 'kvm' | 'tcg', gate: Gate) {
-    const { digest, summary } = describeVm(config, accel, probe.version);
+  /** Cannot fail: the gate is open already. */
+  private constructor(config: AgentConfig, log: Logger, host: HostFacts, gate: Gate) {
+    const { runtime, probe, accel, vm: { digest, summary }, secret } = host;
     const { heartbeat, checkpoint } = config;
     const leaseMs = heartbeat.intervalMs * heartbeat.missed;
     this.#config = config;
@@ -120,7 +137,7 @@ export class Agent {
       pauseSecondary: config.secondary === 'paused',
     };
     this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
-    this.#session = new Session(config, config.vm.name, readSecret(config), {
+    this.#session = new Session(config, config.vm.name, secret, {
       onUp: () => this.#dispatch({ type: 'peer-up' }),
       onMessage: (message) => this.#dispatch({ type: 'message', message }),
       onLost: (reason) => this.#dispatch({ type: 'peer-lost', reason }),
@@ -163,7 +180,7 @@ export class Agent {
     const remembered = this.#stateFile.read();
     const vmAlive = await this.#vm.adopt();
     await this.#session.listen();
-    this.#control = await ControlServer.listen(join(this.#config.runDir, 'agent.sock'), (request, push, ended) => this.#answer(request, push, ended));
+    this.#control = await ControlServer.listen(controlSocket(this.#config), (request, push, ended) => this.#answer(request, push, ended));
     this.#log.info({ host: this.#config.host, qemu: this.#probe.version, accel: this.#vm.accel }, `The agent of ${this.#config.host} has started.`);
     this.#dispatch({
       type: 'start', vmAlive, role: remembered?.role ?? this.#config.role,
@@ -424,6 +441,10 @@ export class Agent {
       this.#watchers.add(watcher);
     });
   }
+}
+
+function controlSocket(config: AgentConfig): string {
+  return join(config.runDir, 'agent.sock');
 }
 
 function chooseAccel(config: AgentConfig, probe: QemuProbe): 'kvm' | 'tcg' {

@@ -117,6 +117,18 @@ async function answer(line: string, handle: ControlHandler, push: (value: unknow
   }
 }
 
+/** Whether a living agent listens at `path`. */
+export async function isListening(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection(path);
+    socket.once('error', () => resolve(false));
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+  });
+}
+
 /** Sends one request to the agent at `path` and returns its result. @throws ControlError */
 export async function callAgent(path: string, request: ControlRequest, options: { timeoutMs?: number } = {}): Promise<unknown> {
   for await (const value of converse(path, request, options.timeoutMs ?? 30_000)) return value;

@@ -13,6 +13,16 @@ const schema = z.strictObject({
 
 export type Remembered = z.infer<typeof schema>;
 
+/** What an agent remembered cannot be used. */
+export class StateError extends Error {
+  readonly code = 'STATE';
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'StateError';
+  }
+}
+
 export class StateFile {
   readonly path: string;
 
@@ -20,19 +30,19 @@ export class StateFile {
     this.path = join(stateDir, 'pair.json');
   }
 
-  /** @returns undefined if nothing was ever remembered. @throws Error if what is there is damaged */
+  /** @returns undefined if nothing was ever remembered. @throws StateError if what is there is damaged */
   read(): Remembered | undefined {
     let text: string;
     try {
       text = readFileSync(this.path, 'utf8');
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw new Error(`The state file ${this.path} cannot be read: ${(cause as Error).message}.`, { cause });
+      throw new StateError(`The state file ${this.path} cannot be read: ${(cause as Error).message}.`, { cause });
     }
     try {
       return schema.parse(JSON.parse(text));
     } catch (cause) {
-      throw new Error(`The state file ${this.path} is damaged. If you are sure that the peer does not run the VM, remove it.`, { cause });
+      throw new StateError(`The state file ${this.path} is damaged. If you are sure that the peer does not run the VM, remove it.`, { cause });
     }
   }
 
