@@ -15,12 +15,13 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "flow.h"
+#include "mirror.h"
 #include "wire.h"
 
 #define ETH_P_ARP 0x0806
 #define ETH_P_RARP 0x8035
 #define ETH_P_IPV6 0x86dd
-#define ETH_HLEN 14
 #define ARP_BYTES 28 /* of Ethernet and IPv4 */
 #define NEXTHDR_ICMP 58
 #define ND_ROUTER_SOLICIT 133
@@ -36,6 +37,7 @@ _Static_assert(sizeof(struct hold_tag) == HOLD_TAG_BYTES, "the tag's size is par
 const volatile __u32 tap_ifindex;
 const volatile __u32 hold_ifindex;
 const volatile __u32 release_mark;
+const volatile bool follow_flows; /* services are declared: see flow.h */
 
 /* Written by the control plane at any time, by plain stores into mapped memory. */
 enum gate_mode mode = GATE_PASS;
@@ -114,7 +116,7 @@ static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns)
 SEC("tcx/ingress")
 int gate_out(struct __sk_buff *skb)
 {
-	bool released = skb->mark == release_mark;
+	bool released = release_mark && skb->mark == release_mark;
 	__u64 now_ns;
 
 	if (released)
@@ -122,6 +124,8 @@ int gate_out(struct __sk_buff *skb)
 
 	switch (mode) {
 	case GATE_PASS:
+		if (follow_flows && !released)
+			flow_output(skb, false, bpf_ktime_get_ns());
 		return verdict(skb, released ? GATE_OUT_RELEASED : GATE_OUT_PASSED, TCX_NEXT);
 	case GATE_PROTECTED:
 		break;
@@ -136,7 +140,31 @@ int gate_out(struct __sk_buff *skb)
 		return verdict(skb, GATE_OUT_RELEASED, TCX_NEXT);
 	if (is_neighbour_discovery(skb))
 		return verdict(skb, GATE_OUT_NEIGHBOUR, TCX_NEXT);
+	if (follow_flows && flow_output(skb, true, now_ns))
+		return verdict(skb, GATE_OUT_EARLY, TCX_NEXT);
 	return hold(skb, now_ns);
+}
+
+/* What the guest is about to read: followed, and mirrored to the input log.
+ * Everything is numbered, as the guest's reads are counted. */
+static __always_inline void input(struct __sk_buff *skb)
+{
+	__u64 iseq = mirror_number(), now_ns = bpf_ktime_get_ns();
+	struct packet p;
+	bool write = true;
+
+	switch (packet_parse(skb, false, &p)) {
+	case PACKET_PLAIN:
+		write = flow_input(skb, &p, iseq, now_ns);
+		break;
+	case PACKET_OPAQUE:
+		opaque_ns = now_ns;
+		break;
+	default:
+		break;
+	}
+	if (mode == GATE_PROTECTED && mirror_ifindex && !mirror_send(skb, iseq, write))
+		count(GATE_IN_UNMIRRORED, skb->len);
 }
 
 SEC("tcx/egress")
@@ -145,6 +173,8 @@ int gate_in(struct __sk_buff *skb)
 	switch (mode) {
 	case GATE_PASS:
 	case GATE_PROTECTED:
+		if (follow_flows)
+			input(skb);
 		return verdict(skb, GATE_IN_PASSED, TCX_NEXT);
 	default:
 		return verdict(skb, GATE_IN_CLOSED, TCX_DROP);

@@ -53,8 +53,10 @@ enum gate_counter {
 	GATE_OUT_LEASE_EXPIRED,	 /* dropped: this host may not speak any more */
 	GATE_OUT_CLOSED,	 /* dropped: closed */
 	GATE_OUT_UNTAGGABLE,	 /* dropped: no room for the tag */
+	GATE_OUT_EARLY,		 /* left at once while protected: see flow.h */
 	GATE_IN_PASSED,
 	GATE_IN_CLOSED,
+	GATE_IN_UNMIRRORED,	 /* could not be mirrored; counted as passed, too */
 	GATE_COUNTERS,
 };
 

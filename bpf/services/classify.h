@@ -9,6 +9,7 @@
 #ifndef COLOPP_SERVICES_CLASSIFY_H
 #define COLOPP_SERVICES_CLASSIFY_H
 
+#include "http.h"
 #include "request.h"
 #include "resp.h"
 #include "scan.h"
@@ -36,6 +37,7 @@ __noinline __u32 classify_stream(struct __sk_buff *skb, __u32 payload_offset, __
 
 	if (!scan || !state)
 		return UNKNOWN_REQUEST;
+	state->ended = 0;
 	if (payload_bytes == 0)
 		return state->phase == PHASE_LOST ? UNKNOWN_REQUEST : 0;
 	if (protocol == SERVICE_READ_ONLY)
@@ -48,7 +50,10 @@ __noinline __u32 classify_stream(struct __sk_buff *skb, __u32 payload_offset, __
 	}
 	switch (protocol) {
 	case SERVICE_RESP:
-		bpf_loop(SCAN_STEPS, resp_step, &s, 0);
+		resp_scan(&s);
+		break;
+	case SERVICE_HTTP:
+		http_scan(&s);
 		break;
 	default:
 		scan_lose(&s);

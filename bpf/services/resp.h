@@ -204,4 +204,10 @@ static long resp_step(__u32 index, struct step *s)
 	return scan_took(s, seen, taken);
 }
 
+/* Why this is a function of its own: see SCAN_STEPS. */
+static __noinline void resp_scan(struct step *s)
+{
+	bpf_loop(SCAN_STEPS, resp_step, s, 0);
+}
+
 #endif

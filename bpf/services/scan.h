@@ -21,7 +21,11 @@
 /* How far behind the current byte a parser may look, valid or not. */
 #define LOOK_BYTES 64
 /* Tokens per packet.  A packet that needs more makes its stream LOST: so little
- * content in so many parts is not worth the time of the kernel. */
+ * content in so many parts is not worth the time of the kernel.
+ *
+ * Each protocol has its own noinline function around bpf_loop(), lest the
+ * compiler make one loop of all: the kernel inlines a loop only where it always
+ * has the same callback, and a loop that is not inlined takes twice the time. */
 #define SCAN_STEPS 1024
 
 /* Phase of a stream whose boundaries are unknown, in every protocol. */
@@ -65,6 +69,7 @@ static __always_inline void found_write(struct step *s)
 
 static __always_inline void found_end(struct step *s)
 {
+	s->state->ended++;
 	s->scan->flags |= s->state->writing ? REQUEST_WRITE : REQUEST_READ;
 	s->state->writing = false;
 	s->state->phase = 0;
@@ -173,10 +178,12 @@ static __always_inline long scan_took(struct step *s, __u32 seen, int taken)
 
 static __always_inline __u32 scan_end(struct step *s)
 {
-	const struct parser_state *state = s->state;
+	struct parser_state *state = s->state;
 
 	if (!s->scan->done)
 		scan_lose(s);
+	if (!state->phase && !state->skip_bytes)
+		state->writing = false; /* contents may be the end of a request */
 	if (state->phase != PHASE_LOST && (state->phase || state->pending_bytes || state->skip_bytes))
 		s->scan->flags |= REQUEST_PARTIAL;
 	return s->scan->flags;
@@ -209,6 +216,23 @@ static __always_inline int number_line(const __u8 *token, __u32 count, __u32 *va
 	*value = decimal(word, digits);
 	return digits + 2;
 }
+
+/* Whether the two words in front of `count` bytes begin with a text of at most 16.
+ * Returns its length, INCOMPLETE or LOST. */
+static __always_inline int literal(__u64 head, __u64 tail, __u32 count, __u64 wanted_head,
+				   __u64 wanted_tail, __u32 bytes)
+{
+	__u32 common = count < bytes ? count : bytes;
+	__u64 difference = first_bytes(head ^ wanted_head, common);
+
+	if (common > 8)
+		difference |= first_bytes(tail ^ wanted_tail, common - 8);
+	if (difference)
+		return LOST;
+	return count < bytes ? INCOMPLETE : (int)bytes;
+}
+#define LITERAL(text, head, tail, count) \
+	literal(head, tail, count, WORD_AT(text, 0), WORD_AT(text, 8), sizeof(text) - 1)
 
 /* CR LF at the beginning of `count` (at least 1) bytes. */
 static __always_inline int line_end(const __u8 *token, __u32 count)

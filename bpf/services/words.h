@@ -41,6 +41,19 @@ static __always_inline __u32 bytes_before(__u64 mask)
 	return (((below >> 7) & EACH(1)) * EACH(1)) >> 56 & 15;
 }
 
+/* How many of the 32 bytes at `bytes` precede the first one in `mask_of` its word: 0..32. */
+#define FIRST_OF_32(bytes, mask_of)                                                    \
+	({                                                                             \
+		__u32 before_ = bytes_before(mask_of(load_word(bytes)));               \
+		if (before_ == 8)                                                      \
+			before_ += bytes_before(mask_of(load_word((bytes) + 8)));      \
+		if (before_ == 16)                                                     \
+			before_ += bytes_before(mask_of(load_word((bytes) + 16)));     \
+		if (before_ == 24)                                                     \
+			before_ += bytes_before(mask_of(load_word((bytes) + 24)));     \
+		before_;                                                               \
+	})
+
 /* Bytes in lowest..highest, both below 0x80. */
 static __always_inline __u64 in_range(__u64 word, __u8 lowest, __u8 highest)
 {

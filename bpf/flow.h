@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * Flows and services: which replies come from synchronised state.
+ *
+ * A reply may leave at once only if the secondary would give the same one.  For
+ * a declared service that holds as long as its state is the one of the last
+ * commit, that is, while no write is in doubt.  A write is in doubt from its
+ * arrival until a checkpoint has committed that stopped after the reply to it.
+ *
+ * Every shortcut here errs towards holding.  Clients are hostile: bytes that the
+ * guest might read differently than we did (a retransmission, a second SYN, an
+ * urgent pointer) cost the flow its standing for good.
+ */
+#ifndef COLOPP_FLOW_H
+#define COLOPP_FLOW_H
+
+#include "packet.h"
+#include "services/classify.h"
+
+#define MAX_SERVICES 64
+#define MAX_FLOWS 65536
+/* After the last sign of life of a flow whose replies cannot be told apart,
+ * its writes are thought done only after two commits and this time. */
+#define VAGUE_NS 1000000000ull
+
+enum flow_flags {
+	FLOW_ESTABLISHED = 1, /* the guest accepted the client's SYN that we saw */
+	FLOW_LOST = 2,	      /* its requests cannot be followed any more */
+	FLOW_ASKED = 4,	      /* a whole request waits for its reply */
+	FLOW_WRITE_OPEN = 8,  /* a write waits for its reply; counted in its service */
+	FLOW_VAGUE = 16,      /* replies cannot be matched with requests */
+	FLOW_CLOSED = 32,     /* the guest has ended it */
+};
+
+struct flow {
+	__u64 input_iseq; /* newest input */
+	__u64 held_ns;	  /* newest held output */
+	__u64 seen_ns;
+	__u32 next_seq; /* of the client's next new byte */
+	__u32 out_end;	/* sequence number behind the guest's newest payload */
+	__u32 flags;	/* enum flow_flags; changed by atomic operations only */
+	__u32 service;	/* index in services */
+	__u32 busy;	/* a CPU is following the requests */
+	__u32 pipelined; /* bool: several requests wait, or may wait, for answers */
+	struct parser_state parser;
+};
+
+/* One declared service.  The first line is set by the control plane. */
+struct service {
+	__u16 port; /* big endian */
+	__u8 protocol; /* PACKET_TCP or PACKET_UDP; 0: this entry is not in use */
+	__u8 classifier; /* enum service_protocol */
+	__u32 prerelease; /* bool; may change at any time */
+	__u64 open_writes;  /* flows with FLOW_WRITE_OPEN */
+	__u64 settled_ns;   /* when a write was last replied to */
+	__u64 vague_ns;	    /* last sign of life of a vague flow */
+};
+
+struct service_port {
+	__u16 port; /* big endian */
+	__u16 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SERVICES);
+	__type(key, __u32);
+	__type(value, struct service);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SERVICES);
+	__type(key, struct service_port);
+	__type(value, __u32);
+} service_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_FLOWS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* Why a packet of a declared service left at once, or did not. */
+enum flow_counter {
+	FLOW_PRERELEASED = 0,	/* from synchronised state */
+	FLOW_CONTROL,		/* no payload, and its inputs are logged */
+	FLOW_HELD_ORDER,	/* behind a held packet of its flow */
+	FLOW_HELD_UNLOGGED,	/* the secondary has not acknowledged its inputs */
+	FLOW_HELD_DOUBT,	/* a write is in doubt */
+	FLOW_HELD_STANDING,	/* its requests cannot be followed */
+	FLOW_HELD_OFF,		/* pre-release is switched off, or it ends the flow */
+	FLOW_UNTRACKED,		/* the flow table was full */
+	FLOW_COUNTERS,
+};
+
+struct service_counts {
+	__u64 packets[FLOW_COUNTERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_SERVICES);
+	__type(key, __u32);
+	__type(value, struct service_counts);
+} service_counters SEC(".maps");
+
+/* Newest input that the secondary has in its log, contiguously. */
+__u64 logged_iseq = 0;
+/* The hold thread has given back everything that was sent up to this time. */
+__u64 drained_ns = 0;
+/* Newest input that may hide a request to any service. */
+__u64 opaque_ns = 0;
+/* STOP of the newest commit and of the one before: CLOCK_MONOTONIC. */
+__u64 commit_ns = 0;
+__u64 earlier_commit_ns = 0;
+
+static __always_inline void flow_set(struct flow *f, __u32 flags)
+{
+	__sync_fetch_and_or(&f->flags, flags);
+}
+
+static __always_inline struct service *service_of(const struct packet *p, __u32 *index)
+{
+	struct service_port port = { .port = p->key.guest_port, .protocol = p->key.protocol };
+	__u32 *found = bpf_map_lookup_elem(&service_ports, &port);
+
+	if (!found)
+		return NULL;
+	*index = *found;
+	return bpf_map_lookup_elem(&services, found);
+}
+
+static __always_inline void flow_count(__u32 service, enum flow_counter which)
+{
+	struct service_counts *c = bpf_map_lookup_elem(&service_counters, &service);
+
+	if (c)
+		c->packets[which]++;
+}
+
+static __always_inline bool vague_since(__u64 time_ns, __u64 now_ns)
+{
+	return time_ns && (time_ns >= earlier_commit_ns || now_ns - time_ns < VAGUE_NS);
+}
+
+/* True unless the service's state is certainly that of the newest commit. */
+static __always_inline bool in_doubt(const struct service *s, __u64 now_ns)
+{
+	return s->open_writes || s->settled_ns >= commit_ns ||
+	       vague_since(s->vague_ns, now_ns) || vague_since(opaque_ns, now_ns);
+}
+
+/* The bytes of a flow can be read in more than one way: from here on they all
+ * count as writes whose end nobody sees. */
+static __always_inline void flow_lose(struct flow *f, struct service *s, __u64 now_ns)
+{
+	flow_set(f, FLOW_LOST | FLOW_VAGUE);
+	s->vague_ns = now_ns;
+}
+
+static __always_inline void write_arrived(struct flow *f, struct service *s, __u64 now_ns, bool alone)
+{
+	if (!alone) {
+		flow_set(f, FLOW_VAGUE);
+		s->vague_ns = now_ns;
+	} else if (!(__sync_fetch_and_or(&f->flags, FLOW_WRITE_OPEN) & FLOW_WRITE_OPEN)) {
+		__sync_fetch_and_add(&s->open_writes, 1);
+	}
+}
+
+static __always_inline void write_settled(struct flow *f, struct service *s, __u64 now_ns)
+{
+	if (!(__sync_fetch_and_and(&f->flags, ~FLOW_WRITE_OPEN) & FLOW_WRITE_OPEN))
+		return;
+	/* First this: there must be no moment without doubt in between. */
+	s->settled_ns = now_ns;
+	__sync_fetch_and_add(&s->open_writes, -1);
+}
+
+/* A client opens a connection. */
+static __always_inline void flow_open(const struct packet *p, __u32 service, struct service *s,
+				      __u64 iseq, __u64 now_ns)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->key);
+	struct flow fresh = {
+		.input_iseq = iseq,
+		.seen_ns = now_ns,
+		.next_seq = p->seq + 1,
+		.service = service,
+		.flags = p->payload_bytes ? FLOW_LOST | FLOW_VAGUE : 0,
+	};
+
+	if (f && !(f->flags & FLOW_CLOSED)) {
+		f->input_iseq = iseq;
+		/* The same SYN again is fine; another one is a trick or a
+		 * restart, and which of the two the guest believes is not known. */
+		if (f->next_seq != p->seq + 1 || (f->flags & FLOW_ESTABLISHED))
+			flow_lose(f, s, now_ns);
+		return;
+	}
+	if (bpf_map_update_elem(&flows, &p->key, &fresh, BPF_ANY))
+		flow_count(service, FLOW_UNTRACKED);
+}
+
+/* Follows what a client sends to a declared service. True if it may be a write. */
+static __always_inline bool flow_input(struct __sk_buff *skb, const struct packet *p, __u64 iseq, __u64 now_ns)
+{
+	__u32 service, found;
+	struct service *s = service_of(p, &service);
+	struct flow *f;
+	bool alone;
+
+	if (!s)
+		return true; /* undeclared: no promise, no hurry */
+	if (p->key.protocol == PACKET_TCP && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+		flow_open(p, service, s, iseq, now_ns);
+		return p->payload_bytes != 0;
+	}
+	f = bpf_map_lookup_elem(&flows, &p->key);
+	if (!f) {
+		if (!p->payload_bytes)
+			return false;
+		/* Older than the gate, or the table is full. */
+		s->vague_ns = now_ns;
+		return true;
+	}
+	f->input_iseq = iseq;
+	f->seen_ns = now_ns;
+	if (!p->payload_bytes)
+		return false;
+	if ((f->flags & FLOW_LOST) || (p->flags & TCP_URG) || p->seq != f->next_seq ||
+	    __sync_val_compare_and_swap(&f->busy, 0, 1) != 0) {
+		flow_lose(f, s, now_ns);
+		return true;
+	}
+	/* Nothing asked is unanswered, and the client has all of the answers. */
+	alone = !(f->flags & (FLOW_ASKED | FLOW_VAGUE)) && (__s32)(p->ack - f->out_end) >= 0 && !f->pipelined;
+	found = classify_stream(skb, p->payload_offset, p->payload_bytes, s->classifier, &f->parser);
+	f->next_seq += p->payload_bytes;
+	f->busy = 0;
+	if (found & REQUEST_LOST)
+		flow_lose(f, s, now_ns);
+	else if (found & REQUEST_WRITE)
+		write_arrived(f, s, now_ns, alone && !(found & REQUEST_READ) && f->parser.ended <= 1);
+	if (f->parser.ended)
+		flow_set(f, FLOW_ASKED);
+	/* Of several answers one cannot be told from another: the writes of a
+	 * client that does not wait for answers are never `alone` again. */
+	f->pipelined = !alone || f->parser.ended > 1;
+	return found & REQUEST_WRITE;
+}
+
+/* The guest answers, or ends the flow. */
+static __always_inline void flow_answered(struct flow *f, struct service *s, const struct packet *p, __u64 now_ns)
+{
+	__u32 end = p->seq + p->payload_bytes;
+
+	if (p->flags & (TCP_FIN | TCP_RST)) {
+		flow_set(f, FLOW_CLOSED);
+		write_settled(f, s, now_ns);
+	}
+	if (f->flags & FLOW_VAGUE)
+		s->vague_ns = now_ns;
+	if (!p->payload_bytes)
+		return;
+	if ((__s32)(end - f->out_end) > 0)
+		f->out_end = end;
+	/* The last packet of what an application sends at once carries PSH. */
+	if (!(p->flags & TCP_PSH))
+		return;
+	if (__sync_fetch_and_and(&f->flags, ~FLOW_ASKED) & FLOW_ASKED) {
+		write_settled(f, s, now_ns);
+	} else if (f->flags & FLOW_WRITE_OPEN) {
+		/* An answer before the question was complete. */
+		flow_set(f, FLOW_VAGUE);
+		s->vague_ns = now_ns;
+		write_settled(f, s, now_ns);
+	}
+}
+
+/* Whether what a declared service says may leave at once: a counter says why (not). */
+static __always_inline enum flow_counter flow_judge(const struct flow *f, const struct service *s,
+						    const struct packet *p, __u64 now_ns)
+{
+	if (f->held_ns > drained_ns)
+		return FLOW_HELD_ORDER;
+	if (f->input_iseq > logged_iseq)
+		return FLOW_HELD_UNLOGGED;
+	if (!p->payload_bytes && !(p->flags & (TCP_FIN | TCP_RST)))
+		return FLOW_CONTROL;
+	if (!s->prerelease || (p->flags & (TCP_FIN | TCP_RST | TCP_SYN)))
+		return FLOW_HELD_OFF;
+	if (!(f->flags & FLOW_ESTABLISHED) || (f->flags & (FLOW_LOST | FLOW_VAGUE)))
+		return FLOW_HELD_STANDING;
+	if (in_doubt(s, now_ns))
+		return FLOW_HELD_DOUBT;
+	return FLOW_PRERELEASED;
+}
+
+/*
+ * Follows what the guest sends. True if it may leave at once although the VM is
+ * protected.
+ */
+static __always_inline bool flow_output(struct __sk_buff *skb, bool protected_now, __u64 now_ns)
+{
+	enum flow_counter verdict;
+	struct service *s;
+	struct packet p;
+	struct flow *f;
+
+	if (packet_parse(skb, true, &p) != PACKET_PLAIN || p.key.protocol != PACKET_TCP)
+		return false;
+	f = bpf_map_lookup_elem(&flows, &p.key);
+	if (!f)
+		return false;
+	s = bpf_map_lookup_elem(&services, &f->service);
+	if (!s)
+		return false;
+	if ((p.flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && p.ack == f->next_seq && !(f->flags & FLOW_ESTABLISHED)) {
+		f->out_end = p.seq + 1;
+		flow_set(f, FLOW_ESTABLISHED);
+	}
+	if (!protected_now) {
+		flow_answered(f, s, &p, now_ns);
+		return false;
+	}
+	/* Judged before this very answer settles anything. */
+	verdict = flow_judge(f, s, &p, now_ns);
+	flow_answered(f, s, &p, now_ns);
+	flow_count(f->service, verdict);
+	if (verdict == FLOW_PRERELEASED || verdict == FLOW_CONTROL)
+		return true;
+	f->held_ns = now_ns;
+	return false;
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * The input mirror: each IP packet the guest is about to receive gets the next
+ * number, and a clone of it travels to the secondary's input log.
+ *
+ * The clone goes through a vxlan device in metadata mode. Number and size ride
+ * in the tunnel header, so the packet itself is not touched:
+ *   VNI                 the low 24 bits of the number
+ *   GBP policy id       bits 0..14: packets the kernel may split it into,
+ *                       bit 15: it may be a write
+ */
+#ifndef COLOPP_MIRROR_H
+#define COLOPP_MIRROR_H
+
+#define MIRROR_ISEQ_BITS 24
+#define MIRROR_WRITE 0x8000u
+#define MIRROR_SEGMENTS 0x7fffu
+
+/* Set once, before load. */
+const volatile __u32 mirror_ifindex; /* the vxlan device; 0: no mirror */
+const volatile bool mirror_ipv6;
+const volatile __u32 mirror_peer[4]; /* the secondary's address; IPv4 in the first, in host order */
+
+/* Number of the newest input. */
+__u64 input_iseq = 0;
+
+struct mirror_gbp {
+	__u32 policy;
+};
+
+static __always_inline __u64 mirror_number(void)
+{
+	return __sync_fetch_and_add(&input_iseq, 1) + 1;
+}
+
+/* True if a clone is on its way. */
+static __always_inline bool mirror_send(struct __sk_buff *skb, __u64 iseq, bool write)
+{
+	struct bpf_tunnel_key key = {};
+	struct mirror_gbp gbp;
+	__u32 segments = skb->gso_segs ? skb->gso_segs : 1;
+	__u64 flags = BPF_F_ZERO_CSUM_TX;
+
+	if (!mirror_ifindex)
+		return false;
+	key.tunnel_id = iseq & ((1u << MIRROR_ISEQ_BITS) - 1);
+	key.tunnel_ttl = 64;
+	if (mirror_ipv6) {
+		__builtin_memcpy(key.remote_ipv6, (const void *)mirror_peer, sizeof(key.remote_ipv6));
+		flags |= BPF_F_TUNINFO_IPV6;
+	} else {
+		key.remote_ipv4 = mirror_peer[0];
+	}
+	gbp.policy = (segments & MIRROR_SEGMENTS) | (write ? MIRROR_WRITE : 0);
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ||
+	    bpf_skb_set_tunnel_opt(skb, &gbp, sizeof(gbp)))
+		return false;
+	return !bpf_clone_redirect(skb, mirror_ifindex, 0);
+}
+
+#endif
