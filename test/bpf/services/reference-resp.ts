@@ -28,10 +28,11 @@ const harmlessClientCommands = list('SETINFO SETNAME GETNAME ID INFO LIST NO-EVI
 /** Redis folds ASCII letters only. */
 const upper = (name: string): string => name.replace(/[a-z]/g, (letter) => letter.toUpperCase());
 
-function bulkString(from: StreamReader): string {
+function bulkString(from: StreamReader, shortest = 0, longest = Infinity): string {
   from.expect('$');
   const bytes = from.number();
   from.expect('\r\n');
+  if (bytes < shortest || bytes > longest) unreadable();
   const content = from.take(bytes);
   from.expect('\r\n');
   return content;
@@ -46,7 +47,7 @@ export const resp = (text: string): Reading => {
     if (strings < 1 || strings > 1024 * 1024) unreadable();
     const command = upper(bulkString(from));
     if (takeOverCommands.has(command)) unreadable();
-    if (command === 'CLIENT' && strings > 1 && !harmlessClientCommands.has(upper(bulkString(from)))) unreadable();
+    if (command === 'CLIENT' && strings > 1 && !harmlessClientCommands.has(upper(bulkString(from, 1, 16)))) unreadable();
     const already = command === 'CLIENT' && strings > 1 ? 2 : 1;
     for (let i = already; i < strings; i++) bulkString(from);
     if (queuing) {

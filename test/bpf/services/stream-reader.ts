@@ -49,6 +49,13 @@ export class StreamReader {
     for (const character of wanted) if (this.next() !== character) unreadable();
   }
 
+  /** One of these texts (which do not begin alike), in any case of letters. */
+  oneOf(...texts: string[]): void {
+    const first = this.peek().toLowerCase();
+    const text = texts.find((candidate) => candidate[0] === first) ?? unreadable();
+    for (const character of text) if (this.next().toLowerCase() !== character) unreadable();
+  }
+
   /** Characters as long as they match. */
   while(pattern: RegExp, most = Infinity): string {
     let taken = '';
