@@ -28,9 +28,9 @@
         "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
         "NODE_ADDON_API_DISABLE_DEPRECATED"
       ],
-      "cflags": ["-Wall", "-Wextra", "-Wno-unused-parameter", "<!@(pkg-config --cflags libbpf)"],
+      "cflags": ["-Wall", "-Wextra", "-Wno-unused-parameter", "<!@(pkg-config --cflags 'libbpf >= 1.3')"],
       "cflags_cc": ["-std=c++17", "-fno-exceptions", "-fvisibility=hidden"],
-      "libraries": ["<!@(pkg-config --libs libbpf)"]
+      "libraries": ["<!@(pkg-config --libs 'libbpf >= 1.3')"]
     }
   ]
 }
