@@ -45,11 +45,9 @@ struct flow {
 	struct parser_state parser;
 };
 
-/* One declared service.  The first line is set by the control plane. */
+/* One declared service.  Its first two members are the control plane's. */
 struct service {
-	__u16 port; /* big endian */
-	__u8 protocol; /* PACKET_TCP or PACKET_UDP; 0: this entry is not in use */
-	__u8 classifier; /* enum service_protocol */
+	enum service_protocol classifier;
 	__u32 prerelease; /* bool; may change at any time */
 	__u64 open_writes;  /* flows with FLOW_WRITE_OPEN */
 	__u64 settled_ns;   /* when a write was last replied to */
@@ -63,6 +61,8 @@ struct service_port {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	/* So that one member can be written while the kernel changes others. */
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_SERVICES);
 	__type(key, __u32);
 	__type(value, struct service);
@@ -83,22 +83,32 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* Why a packet of a declared service left at once, or did not. */
+/* Why packets of a declared service left at once, or did not. */
+struct service_counts {
+	__u64 prereleased;     /* from synchronised state */
+	__u64 control;	       /* no payload, and its inputs are logged */
+	__u64 held_order;      /* behind a held packet of its flow */
+	__u64 held_unlogged;   /* the secondary has not acknowledged its inputs */
+	__u64 held_doubt;      /* a write is in doubt */
+	__u64 held_standing;   /* its requests cannot be followed */
+	__u64 held_off;	       /* pre-release is switched off, or it opens or ends the flow */
+	__u64 untracked_flows; /* connections that found the flow table full */
+};
+
+/* Index of a member of struct service_counts. */
 enum flow_counter {
-	FLOW_PRERELEASED = 0,	/* from synchronised state */
-	FLOW_CONTROL,		/* no payload, and its inputs are logged */
-	FLOW_HELD_ORDER,	/* behind a held packet of its flow */
-	FLOW_HELD_UNLOGGED,	/* the secondary has not acknowledged its inputs */
-	FLOW_HELD_DOUBT,	/* a write is in doubt */
-	FLOW_HELD_STANDING,	/* its requests cannot be followed */
-	FLOW_HELD_OFF,		/* pre-release is switched off, or it ends the flow */
-	FLOW_UNTRACKED,		/* the flow table was full */
+	FLOW_PRERELEASED = 0,
+	FLOW_CONTROL,
+	FLOW_HELD_ORDER,
+	FLOW_HELD_UNLOGGED,
+	FLOW_HELD_DOUBT,
+	FLOW_HELD_STANDING,
+	FLOW_HELD_OFF,
+	FLOW_UNTRACKED,
 	FLOW_COUNTERS,
 };
 
-struct service_counts {
-	__u64 packets[FLOW_COUNTERS];
-};
+_Static_assert(sizeof(struct service_counts) == FLOW_COUNTERS * sizeof(__u64), "one index for each member");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -109,8 +119,6 @@ struct {
 
 /* Newest input that the secondary has in its log, contiguously. */
 __u64 logged_iseq = 0;
-/* The hold thread has given back everything that was sent up to this time. */
-__u64 drained_ns = 0;
 /* Newest input that may hide a request to any service. */
 __u64 opaque_ns = 0;
 /* STOP of the newest commit and of the one before: CLOCK_MONOTONIC. */
@@ -138,7 +146,7 @@ static __always_inline void flow_count(__u32 service, enum flow_counter which)
 	struct service_counts *c = bpf_map_lookup_elem(&service_counters, &service);
 
 	if (c)
-		c->packets[which]++;
+		((__u64 *)c)[which]++;
 }
 
 static __always_inline bool vague_since(__u64 time_ns, __u64 now_ns)
@@ -220,6 +228,14 @@ static __always_inline bool flow_input(struct __sk_buff *skb, const struct packe
 		return p->payload_bytes != 0;
 	}
 	f = bpf_map_lookup_elem(&flows, &p->key);
+	if (!f && p->key.protocol == PACKET_UDP) {
+		struct flow fresh = { .service = service, .flags = FLOW_ESTABLISHED };
+
+		bpf_map_update_elem(&flows, &p->key, &fresh, BPF_NOEXIST);
+		f = bpf_map_lookup_elem(&flows, &p->key);
+		if (!f)
+			flow_count(service, FLOW_UNTRACKED);
+	}
 	if (!f) {
 		if (!p->payload_bytes)
 			return false;
@@ -285,7 +301,7 @@ static __always_inline void flow_answered(struct flow *f, struct service *s, con
 static __always_inline enum flow_counter flow_judge(const struct flow *f, const struct service *s,
 						    const struct packet *p, __u64 now_ns)
 {
-	if (f->held_ns > drained_ns)
+	if (f->held_ns > commit_ns)
 		return FLOW_HELD_ORDER;
 	if (f->input_iseq > logged_iseq)
 		return FLOW_HELD_UNLOGGED;
@@ -311,7 +327,7 @@ static __always_inline bool flow_output(struct __sk_buff *skb, bool protected_no
 	struct packet p;
 	struct flow *f;
 
-	if (packet_parse(skb, true, &p) != PACKET_PLAIN || p.key.protocol != PACKET_TCP)
+	if (packet_parse(skb, true, &p) != PACKET_PLAIN)
 		return false;
 	f = bpf_map_lookup_elem(&flows, &p.key);
 	if (!f)

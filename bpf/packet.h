@@ -146,6 +146,7 @@ static __always_inline enum packet_kind packet_parse(struct __sk_buff *skb, bool
 			return PACKET_OPAQUE;
 		header = sizeof(h.udp);
 		packet_ports(p, h.udp.src, h.udp.dst, from_guest);
+		p->flags = TCP_PSH; /* a datagram is all of what is said */
 	} else {
 		return PACKET_OPAQUE;
 	}

@@ -107,6 +107,7 @@ export class Agent {
       holdMemoryBytes: config.checkpoint.holdMemoryBytes,
       limitPackets: config.checkpoint.maxHeldPackets,
       limitBytes: config.checkpoint.maxHeldBytes,
+      services: config.services.map((service) => ({ ...service, preRelease: service.preRelease ?? service.protocol !== 'never' })),
       onNotice: (notice, oldestNs) => agent.#dispatch(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' }),
     }));
     try {
@@ -270,7 +271,7 @@ export class Agent {
       case 'gate': return this.#gate.setMode(effect.mode);
       case 'lease': return this.#gate.setLease(effect.untilNs);
       case 'release': {
-        this.#gate.releaseUpTo(effect.upToNs);
+        this.#gate.commit(effect.upToNs);
         const pauseMs = Number(effect.pauseNs) / nsPerMs;
         this.#pauses.add(pauseMs);
         this.#log.debug({ pauseMs, commits: this.#state.commits }, 'commit');

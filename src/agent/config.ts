@@ -82,6 +82,26 @@ export const configSchema = z.strictObject({
     /** Memory for held packets; beyond it the kernel drops them, and counts. */
     holdMemoryBytes: whole(mib, 64 * 1024 * mib).default(256 * mib),
   }).prefault({}),
+  /**
+   * Services of the guest whose replies may leave before a checkpoint. See
+   * README: what a declared service promises.
+   */
+  services: z.array(z.strictObject({
+    port: whole(1, 65535),
+    /** How its requests are told apart. `dns` is UDP, all others TCP. */
+    protocol: z.enum(['resp', 'http', 'memcached', 'dns', 'read-only', 'never']),
+    /** On, unless the protocol is `never`. */
+    preRelease: z.boolean().optional(),
+  })).max(64).default([]).superRefine((services, context) => {
+    const seen = new Map<string, number>();
+    services.forEach(({ port, protocol, preRelease }, index) => {
+      const key = `${protocol === 'dns' ? 'UDP' : 'TCP'} port ${port}`;
+      const refuse = (message: string): void => context.addIssue({ code: 'custom', path: [index, 'port'], message });
+      if (seen.has(key)) refuse(`declares ${key} again, which entry ${seen.get(key)! + 1} declares already; keep one of them`);
+      if (protocol === 'never' && preRelease) refuse(`contradicts itself: "never" means that every reply of ${key} is held, preRelease: true that some are not; remove one of them`);
+      seen.set(key, index);
+    });
+  }),
   /** `paused`: the secondary VM only loads checkpoints. `active`: it runs between them. */
   secondary: z.enum(['paused', 'active']).default('paused'),
 });

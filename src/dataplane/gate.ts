@@ -10,6 +10,7 @@ import { writeFileSync } from 'node:fs';
 import { BpfProgram, ifIndex } from 'libbpf-napi';
 import { TapHold, type HoldNotice } from 'tap-hold';
 import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
+import { Services, type DeclaredService, type ServiceStats } from './services.js';
 import { GateCounter, GateMode, openGate, type GateObjects } from './skel/gate.skel.js';
 
 export interface GateOptions {
@@ -24,6 +25,8 @@ export interface GateOptions {
   /** More held packets or bytes than these cause a `limit` notice. */
   limitPackets: number;
   limitBytes: number;
+  /** Services whose replies may leave before a checkpoint. */
+  services?: readonly DeclaredService[];
   /** See TapHoldOptions.onNotice. */
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
 }
@@ -45,7 +48,10 @@ export interface GateStats {
   /** Output that nobody will ever see: after a takeover, without a lease, or for lack of room. */
   droppedPackets: number;
   leaseDroppedPackets: number;
+  /** Output of declared services that left before a checkpoint. */
+  earlyPackets: number;
   inputPackets: number;
+  services: ServiceStats[];
 }
 
 const modes = { pass: GateMode.GATE_PASS, protected: GateMode.GATE_PROTECTED, closed: GateMode.GATE_CLOSED } as const;
@@ -54,6 +60,7 @@ export class Gate {
   readonly #options: GateOptions;
   readonly #objects: GateObjects;
   readonly #hold: TapHold;
+  readonly #services: Services;
   #mode: GateStats['mode'] = 'closed';
 
   /**
@@ -76,7 +83,7 @@ export class Gate {
       });
       // What the kernel itself would say on these is nobody's business.
       for (const ifname of [tap, holdTap]) silenceIpv6(ifname);
-      objects = attach(tap, hold);
+      objects = attach(tap, hold, (options.services ?? []).length > 0);
       await ipBatch(undefined, [`link set ${tap} txqueuelen 10000 master ${bridge} up`]);
       return new Gate(options, objects, hold);
     } catch (error) {
@@ -91,6 +98,7 @@ export class Gate {
     this.#options = options;
     this.#objects = objects;
     this.#hold = hold;
+    this.#services = new Services(objects, options.services ?? []);
   }
 
   /** `protected`: output is held from the next packet on. Leaving it does not release what is held. */
@@ -106,9 +114,17 @@ export class Gate {
     this.#objects.globals.bss.lease_until_ns.set(untilNs);
   }
 
-  /** A commit: releases everything the VM sent at or before this CLOCK_MONOTONIC time. */
-  releaseUpTo(timeNs: bigint): void {
-    this.#hold.releaseUpTo(timeNs);
+  /** A commit: releases everything the VM sent until it stopped, at this CLOCK_MONOTONIC time. */
+  commit(stopNs: bigint): void {
+    const { commit_ns, earlier_commit_ns } = this.#objects.globals.bss;
+    earlier_commit_ns.set(commit_ns.get());
+    commit_ns.set(stopNs);
+    this.#hold.releaseUpTo(stopNs);
+  }
+
+  /** @throws RangeError if the port is not declared */
+  setPreRelease(port: number, on: boolean): void {
+    this.#services.setPreRelease(port, on);
   }
 
   releaseAll(): void {
@@ -137,7 +153,9 @@ export class Gate {
       droppedPackets: leaseDropped + count(GateCounter.GATE_OUT_CLOSED) + count(GateCounter.GATE_OUT_UNTAGGABLE)
         + hold.discardedPackets + hold.failedPackets,
       leaseDroppedPackets: leaseDropped,
+      earlyPackets: count(GateCounter.GATE_OUT_EARLY),
       inputPackets: count(GateCounter.GATE_IN_PASSED),
+      services: this.#services.stats(),
     };
   }
 
@@ -160,18 +178,19 @@ export async function probeGate(): Promise<void> {
   const tap = `clp-probe${process.pid % 100_000}`;
   const hold = new TapHold({ ifname: tap, ringBytes: 1024 * 1024, onNotice: () => {} });
   try {
-    attach(tap, hold).close();
+    attach(tap, hold, true).close();
   } finally {
     hold.close();
   }
 }
 
 /** Loads the programs and attaches them to `tap` and the hold tap, closed, in place of an earlier agent's. */
-function attach(tap: string, hold: TapHold): GateObjects {
+function attach(tap: string, hold: TapHold, followFlows: boolean): GateObjects {
   const specs = openGate();
   const { rodata, bss } = specs.globals;
   rodata.tap_ifindex.set(ifIndex(tap));
   rodata.hold_ifindex.set(hold.ifIndex);
+  rodata.follow_flows.set(followFlows);
   rodata.release_mark.set(randomInt(1, 2 ** 32 - 1));
   bss.mode.set(GateMode.GATE_CLOSED);
   const objects = specs.load();

@@ -1,0 +1,87 @@
+/** Declared services in the gate's maps: which ports, how their requests are read, what came of it. */
+
+import { GateObjects, Service, ServiceProtocol, type ServiceCounts } from './skel/gate.skel.js';
+
+/** How the requests to a service are told apart, by the name that configurations use. */
+export const serviceProtocols = {
+  resp: ServiceProtocol.SERVICE_RESP,
+  http: ServiceProtocol.SERVICE_HTTP,
+  memcached: ServiceProtocol.SERVICE_MEMCACHED,
+  dns: ServiceProtocol.SERVICE_DNS,
+  'read-only': ServiceProtocol.SERVICE_READ_ONLY,
+  never: ServiceProtocol.SERVICE_NEVER,
+} as const;
+
+export type ServiceProtocolName = keyof typeof serviceProtocols;
+
+export interface DeclaredService {
+  /** The guest's port. */
+  port: number;
+  protocol: ServiceProtocolName;
+  preRelease: boolean;
+}
+
+/** What became of the packets of one service while it was protected. */
+export interface ServiceStats extends DeclaredService {
+  prereleasedPackets: number;
+  controlPackets: number;
+  heldPackets: { order: number; unlogged: number; doubt: number; standing: number; off: number };
+  untrackedFlows: number;
+  /** A write is in doubt at this moment, in one flow or more. */
+  openWrites: number;
+}
+
+const tcp = 6;
+const udp = 17;
+const prereleaseOffset = 4;
+
+/** The services of one gate; the order of `declared` is their index in the kernel. */
+export class Services {
+  readonly #objects: GateObjects;
+  readonly #declared: DeclaredService[];
+  readonly #memory: DataView;
+
+  constructor(objects: GateObjects, declared: readonly DeclaredService[]) {
+    this.#objects = objects;
+    this.#declared = declared.map((service) => ({ ...service }));
+    const memory = objects.maps.services.raw.mmap();
+    this.#memory = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
+    this.#declared.forEach(({ port, protocol, preRelease }, index) => {
+      const classifier = serviceProtocols[protocol];
+      Service.write(this.#memory, index * Service.size, Service.create({ classifier, prerelease: Number(preRelease) }));
+      const key = { port: bigEndian(port), protocol: protocol === 'dns' ? udp : tcp };
+      objects.maps.service_ports.update(key, index);
+    });
+  }
+
+  /** Switches the pre-release of a service on or off, from the next packet on. */
+  setPreRelease(port: number, on: boolean): void {
+    const index = this.#declared.findIndex((service) => service.port === port);
+    if (index < 0) throw new RangeError(`There is no declared service at port ${port}.`);
+    this.#declared[index]!.preRelease = on;
+    this.#memory.setUint32(index * Service.size + prereleaseOffset, Number(on), true);
+  }
+
+  stats(): ServiceStats[] {
+    return this.#declared.map((declared, index) => {
+      const perCpu = this.#objects.maps.service_counters.lookup(index) ?? [];
+      const sum = (member: keyof ServiceCounts): number => Number(perCpu.reduce((total, counts) => total + counts[member], 0n));
+      return {
+        ...declared,
+        prereleasedPackets: sum('prereleased'),
+        controlPackets: sum('control'),
+        heldPackets: {
+          order: sum('held_order'), unlogged: sum('held_unlogged'), doubt: sum('held_doubt'),
+          standing: sum('held_standing'), off: sum('held_off'),
+        },
+        untrackedFlows: sum('untracked_flows'),
+        openWrites: Number(Service.read(this.#memory, index * Service.size).open_writes),
+      };
+    });
+  }
+}
+
+/** As a big-endian field is read on this machine. */
+function bigEndian(port: number): number {
+  return ((port & 0xff) << 8) | (port >> 8);
+}
