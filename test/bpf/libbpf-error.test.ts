@@ -68,8 +68,7 @@ test('a verifier log larger than any first buffer arrives whole', () => {
   const body = `
     __u32 key = 1;
     volatile __u32 sum = 0;
-    #pragma unroll
-    for (int i = 0; i < 1200; i++) sum ^= i + bpf_get_prandom_u32();
+    ${'sum ^= bpf_get_prandom_u32();'.repeat(1200)}
     __u64 *value = bpf_map_lookup_elem(&things, &key);
     return *value + sum;`;
   const error = refusal(body);
