@@ -3,8 +3,10 @@
  * each direction. Every request gets exactly one answer; `watch` then streams.
  */
 
+import { once } from 'node:events';
 import { chmodSync, rmSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 
 const largestRequestBytes = 64 * 1024;
@@ -56,7 +58,7 @@ export class ControlServer {
   /** Listens at `path`, in place of a socket that a dead agent left there. */
   static async listen(path: string, handle: ControlHandler): Promise<ControlServer> {
     rmSync(path, { force: true });
-    const server = createServer();
+    const server = createServer({ allowHalfOpen: true }); // who has asked all may close his half and still get answers
     const control = new ControlServer(server, path);
     server.maxConnections = mostConnections;
     server.on('connection', (socket) => control.#serve(socket, handle));
@@ -88,17 +90,28 @@ export class ControlServer {
       this.#sockets.delete(socket);
       ended.abort();
     });
-    const send = (value: unknown): void => {
-      // A watcher that does not read is cut off before it costs memory.
-      if (socket.writableLength > largestAnswerBytes) socket.destroy();
-      if (!socket.destroyed) socket.write(JSON.stringify(value, withBigInts) + '\n');
-    };
-    readLines(socket, largestRequestBytes, (line) => {
-      void answer(line, handle, send, ended.signal).then(send);
-    }, (reason) => {
-      send({ ok: false, code: 'CONTROL_REQUEST', error: reason } satisfies Answer);
-      socket.destroySoon();
-    });
+    void converseAsServer(socket, handle, ended.signal).catch(() => socket.destroy());
+  }
+}
+
+/** One request after the other, so that no caller, however fast, keeps the agent from its heartbeats. */
+async function converseAsServer(socket: Socket, handle: ControlHandler, ended: AbortSignal): Promise<void> {
+  const send = (value: unknown): void => {
+    // A watcher that does not read is cut off before it costs memory.
+    if (socket.writableLength > largestAnswerBytes) socket.destroy();
+    if (!socket.destroyed) socket.write(JSON.stringify(value, withBigInts) + '\n');
+  };
+  try {
+    for await (const line of linesOf(socket, largestRequestBytes)) {
+      send(await answer(line, handle, send, ended));
+      if (socket.writableNeedDrain) await once(socket, 'drain', { signal: ended });
+      await setImmediate();
+    }
+    socket.end();
+  } catch (error) {
+    if (!(error instanceof ControlError)) throw error;
+    send({ ok: false, code: 'CONTROL_REQUEST', error: error.message } satisfies Answer);
+    socket.destroySoon();
   }
 }
 
@@ -142,44 +155,28 @@ export async function* watchAgent(path: string, signal?: AbortSignal): AsyncGene
 
 async function* converse(path: string, request: ControlRequest, timeoutMs: number | undefined, signal?: AbortSignal): AsyncGenerator<unknown> {
   const socket = createConnection(path);
-  const queue: unknown[] = [];
-  let failure: ControlError | undefined;
-  let done = false;
-  let wake: () => void = () => {};
-  const end = (error?: ControlError): void => {
-    failure ??= error;
-    done = true;
-    socket.destroy();
-    wake();
-  };
-  const onAbort = (): void => end();
+  const onAbort = (): void => void socket.destroy();
   signal?.addEventListener('abort', onAbort);
   if (timeoutMs !== undefined) {
-    socket.setTimeout(timeoutMs, () => end(new ControlError('AGENT_TIMEOUT', `The agent at ${path} gave no answer within ${timeoutMs} ms.`)));
+    socket.setTimeout(timeoutMs, () => socket.destroy(new ControlError('AGENT_TIMEOUT', `The agent at ${path} gave no answer within ${timeoutMs} ms.`)));
   }
-  socket.on('error', (cause) => end(unreachable(path, cause)));
-  socket.on('close', () => end());
-  readLines(socket, largestAnswerBytes, (line) => {
-    queue.push(JSON.parse(line));
-    wake();
-  }, (reason) => end(new ControlError('AGENT_ANSWER', reason)));
   socket.write(JSON.stringify(request) + '\n');
   try {
     let first = true;
-    for (;;) {
-      if (queue.length > 0) {
-        const value = queue.shift();
-        if (!first) yield value;
-        else {
-          first = false;
-          const reply = value as Answer;
-          if (!reply.ok) throw new ControlError(reply.code, reply.error);
-          yield reply.result;
-        }
-      } else if (failure) throw failure;
-      else if (done) return;
-      else await new Promise<void>((resolve) => { wake = resolve; });
+    for await (const line of linesOf(socket, largestAnswerBytes)) {
+      const value: unknown = JSON.parse(line);
+      if (!first) {
+        yield value;
+        continue;
+      }
+      first = false;
+      const reply = value as Answer;
+      if (!reply.ok) throw new ControlError(reply.code, reply.error);
+      yield reply.result;
     }
+  } catch (error) {
+    if (error instanceof ControlError) throw error;
+    if (!signal?.aborted && (error as NodeJS.ErrnoException).code !== 'ERR_STREAM_PREMATURE_CLOSE') throw unreachable(path, error as Error);
   } finally {
     signal?.removeEventListener('abort', onAbort);
     socket.destroy();
@@ -194,31 +191,25 @@ function unreachable(path: string, cause: Error): ControlError {
   return new ControlError('AGENT_UNREACHABLE', `The agent at ${path} cannot be reached: ${why}`, { cause });
 }
 
-function readLines(socket: Socket, largestBytes: number, onLine: (line: string) => void, onTooLong: (reason: string) => void): void {
+/** The lines that come in, read no faster than they are taken. @throws ControlError for one that is too long */
+async function* linesOf(socket: Socket, largestBytes: number): AsyncGenerator<string> {
   let parts: Buffer[] = [];
   let bytes = 0;
-  let broken = false;
-  socket.on('data', (chunk: Buffer) => {
-    let rest = chunk;
-    while (!broken) {
+  for await (const chunk of socket.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    for (let rest = chunk; rest.length > 0;) {
       const end = rest.indexOf(10);
       const piece = end < 0 ? rest : rest.subarray(0, end);
       bytes += piece.length;
-      if (bytes > largestBytes) {
-        broken = true;
-        parts = [];
-        onTooLong(`A line longer than ${largestBytes} bytes is refused.`);
-        return;
-      }
+      if (bytes > largestBytes) throw new ControlError('CONTROL_LINE', `A line longer than ${largestBytes} bytes is refused.`);
       parts.push(piece);
-      if (end < 0) return;
+      if (end < 0) break;
       const line = Buffer.concat(parts).toString('utf8');
       parts = [];
       bytes = 0;
-      onLine(line);
+      yield line;
       rest = rest.subarray(end + 1);
     }
-  });
+  }
 }
 
 function withBigInts(_key: string, value: unknown): unknown {
