@@ -10,6 +10,7 @@
 #define COLOPP_SERVICES_CLASSIFY_H
 
 #include "http.h"
+#include "memcached.h"
 #include "request.h"
 #include "resp.h"
 #include "scan.h"
@@ -54,6 +55,9 @@ __noinline __u32 classify_stream(struct __sk_buff *skb, __u32 payload_offset, __
 		break;
 	case SERVICE_HTTP:
 		http_scan(&s);
+		break;
+	case SERVICE_MEMCACHED:
+		memcached_scan(&s);
 		break;
 	default:
 		scan_lose(&s);

@@ -8,7 +8,8 @@
  * DELETE may go without Content-Length; the others must say how long they are.
  *
  * A safe method with content (Content-Length above 0) or with a header that
- * turns it into another (X-HTTP-Method-Override and its like) is a write.
+ * may turn it into another (any whose name begins with X-HTTP-M or X-Method) is a
+ * write.
  *
  * Servers differ in what else they accept, and a difference in where a request
  * ends is all it takes to hide a write (request smuggling).  So the stream is
@@ -167,13 +168,15 @@ static __always_inline int http_name(struct step *s, const __u8 *token, __u32 se
 		return http_headers_end(s, token, seen);
 	if (bytes >= seen && seen < 32)
 		return INCOMPLETE;
+	head = lower_case(first_bytes(load_word(token), bytes));
+	if (head == WORD_AT("x-http-method", 0) || head == WORD_AT("x-method-override", 0))
+		found_write(s);
 	if (bytes == 32) {
 		state->phase = HTTP_LONG_NAME;
 		return bytes;
 	}
 	if (bytes == 0 || token[bytes & 31] != ':')
 		return LOST;
-	head = lower_case(first_bytes(load_word(token), bytes));
 	tail = bytes > 8 ? lower_case(first_bytes(load_word(token + 8), bytes - 8)) : 0;
 	state->phase = HTTP_VALUE;
 	switch (head) {
@@ -191,9 +194,6 @@ static __always_inline int http_name(struct step *s, const __u8 *token, __u32 se
 		break;
 	case WORD("upgrade"): case WORD("expect"):
 		return LOST;
-	case WORD_AT("x-http-method", 0): case WORD_AT("x-method-override", 0):
-		found_write(s);
-		break;
 	}
 	return bytes + 1;
 }

@@ -76,8 +76,13 @@ export class StreamReader {
 
   /** A whole number without sign or leading zeros. */
   number(digitsMax = 8): number {
+    if (this.peek() === '0') {
+      this.next();
+      if (/[0-9]/.test(this.peek())) unreadable();
+      return 0;
+    }
     const digits = this.while(/[0-9]/, digitsMax);
-    if (!/^(0|[1-9][0-9]*)$/.test(digits)) unreadable();
+    if (digits === '') unreadable();
     return Number(digits);
   }
 }
