@@ -222,14 +222,14 @@ test('protected: a packet that is yet to be segmented is held whole', () => {
 
 test('protected: a packet that cannot be tagged is dropped, not leaked', () => {
   setGate(GateMode.GATE_PROTECTED);
-  // Every repetition tags the same packet once more, until the kernel (16 KiB without segmentation) says no.
+  // Every repetition tags the same packet once more, until the kernel has no more room in front of it.
   const before = readCounters();
   const { retval } = gate_out.testRun({ data: tcpSegment, repeat: 2000, dataSizeOut: 1 << 16 });
   const after = readCounters();
   const packets = (which: GateCounter): number => Number(after[which]!.packets - before[which]!.packets);
   assert.is(retval, DROP);
-  assert.ok(packets(GateCounter.GATE_OUT_HELD) > 100);
-  assert.ok(packets(GateCounter.GATE_OUT_UNTAGGABLE) > 100);
+  assert.ok(packets(GateCounter.GATE_OUT_HELD) > 0);
+  assert.ok(packets(GateCounter.GATE_OUT_UNTAGGABLE) > 0);
   assert.is(packets(GateCounter.GATE_OUT_HELD) + packets(GateCounter.GATE_OUT_UNTAGGABLE), 2000);
 });
 
@@ -261,6 +261,18 @@ test('no other mark releases a packet, and none is touched', () => {
   const ran = out(tcpSegment, { mark: MARK ^ 1 });
   leftAlone(ran, tcpSegment, NEXT, 'GATE_OUT_PASSED');
   assert.is(ran.mark, MARK ^ 1);
+});
+
+test('a gate that was given no mark releases nothing', () => {
+  const specs = openGate();
+  specs.globals.bss.mode.set(GateMode.GATE_PROTECTED);
+  specs.globals.bss.lease_until_ns.set(endOfTime);
+  const unmarked = specs.load();
+  try {
+    assert.is(unmarked.programs.gate_out.testRun({ data: tcpSegment }).retval, REDIRECT);
+  } finally {
+    unmarked.close();
+  }
 });
 
 test('gate_release: marks and redirects', () => {

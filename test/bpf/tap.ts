@@ -99,6 +99,7 @@ export class FarEnd {
   }
 
   async close(): Promise<void> {
+    if (this.#child.exitCode !== null) return; // it went with its device
     const gone = once(this.#child, 'exit');
     this.#child.kill('SIGKILL');
     await gone;
@@ -142,7 +143,7 @@ export async function bridged(): Promise<Bridged> {
 }
 
 /** The gate between `tap` and the hold thread, with its programs attached; a lease for ever. */
-export function attachGate(tap: string, hold: TapHold, mode: GateMode = GateMode.GATE_PROTECTED): { gate: GateObjects; detach: () => void } {
+export function attachGate(tap: string, hold: Pick<TapHold, 'ifIndex'>, mode: GateMode = GateMode.GATE_PROTECTED): { gate: GateObjects; detach: () => void } {
   const specs = openGate();
   specs.globals.rodata.tap_ifindex.set(ifIndex(tap));
   specs.globals.rodata.hold_ifindex.set(hold.ifIndex);

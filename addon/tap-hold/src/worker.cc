@@ -7,7 +7,7 @@
 
 #include <cerrno>
 
-#include "packet.h"
+#include "held_packet.h"
 
 namespace taphold {
 namespace {

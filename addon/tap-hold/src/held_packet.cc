@@ -1,4 +1,4 @@
-#include "packet.h"
+#include "held_packet.h"
 
 #include <arpa/inet.h>
 #include <sys/uio.h>

@@ -1,0 +1,119 @@
+// The hold thread under a race detector: packets, watermarks, discards,
+// statistics and the end, all at once.  A pair of connected sockets stands in
+// for the tap, which keeps the boundaries of packets as a tap does.
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "held_packet.h"
+#include "worker.h"
+
+using namespace taphold;
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                             \
+    }                                                                           \
+  } while (0)
+
+namespace {
+
+uint64_t NowNs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+struct Sent {
+  VnetHeader vnet;
+  hold_tag tag;
+  uint8_t frame[64];
+} __attribute__((packed));
+
+void Round(unsigned seed) {
+  int ends[2];
+  CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
+  std::atomic<int> notices{0};
+  std::atomic<bool> done{false};
+  std::atomic<uint64_t> sent{0}, received{0};
+  uint64_t last_number = 0;
+  {
+    Worker worker(ends[1], Limits{10, 1000}, [&](Notice, uint64_t oldest_ns) {
+      CHECK(oldest_ns != 0);
+      notices++;
+    });
+    CHECK(worker.Start(256 * 1024) == 0);
+
+    std::thread guest([&] {
+      while (!done) {
+        Sent packet{};
+        packet.tag.ethertype = htons(HOLD_ETHERTYPE);
+        packet.tag.magic = HOLD_MAGIC;
+        packet.tag.frame_bytes = sizeof(packet.frame);
+        packet.tag.time_ns = NowNs();
+        uint64_t number = sent + 1;
+        std::memcpy(packet.frame + 14, &number, sizeof(number));
+        if (write(ends[0], &packet, sizeof(packet)) == sizeof(packet)) sent++;
+      }
+    });
+    std::thread world([&] {
+      while (!done) {
+        uint8_t packet[256];
+        ssize_t bytes = read(ends[0], packet, sizeof(packet));
+        if (bytes < 0) continue;
+        CHECK(bytes == static_cast<ssize_t>(sizeof(VnetHeader) + sizeof(Sent::frame)));
+        uint64_t number;
+        std::memcpy(&number, packet + sizeof(VnetHeader) + 14, sizeof(number));
+        CHECK(number > last_number);  // some are discarded, none overtakes
+        last_number = number;
+        received++;
+      }
+    });
+    std::thread reader([&] {
+      while (!done) {
+        Stats stats = worker.Snapshot();
+        CHECK(stats.released_packets + stats.discarded_packets + stats.failed_packets + stats.held_packets ==
+              stats.received_packets);
+        CHECK((stats.oldest_ns == 0) == (stats.held_packets == 0));
+        CHECK(stats.malformed_packets == 0);
+      }
+    });
+    std::mt19937 random(seed);
+    uint64_t limit_ns = NowNs() + 20'000'000'000;
+    while (sent < 2000 || received < 500 || notices < 10) {
+      CHECK(NowNs() < limit_ns);
+      switch (random() % 8) {
+        case 0: worker.Discard(); break;
+        case 1: worker.SetWatermark(~uint64_t{0}); break;
+        case 2: worker.SetWatermark(0); break;
+        default: worker.SetWatermark(NowNs() - random() % 1'000'000); break;
+      }
+      usleep(random() % 500);
+    }
+    // Sometimes the end comes in the middle of it all.
+    if (seed % 2) worker.Stop();
+    done = true;
+    guest.join();
+    world.join();
+    reader.join();
+  }
+  close(ends[0]);
+}
+
+}  // namespace
+
+int main() {
+  for (unsigned seed = 0; seed < 8; seed++) Round(seed);
+  std::puts("ok");
+}
