@@ -3,7 +3,7 @@
  * that go away with the process.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
@@ -19,17 +19,37 @@ export function atExit(action: () => void): void {
 }
 
 process.on('exit', () => {
-  for (const action of undo.reverse()) {
-    try {
-      action();
-    } catch {
-      // It may be gone already: the test itself may have removed it.
-    }
-  }
+  for (const action of undo.reverse()) attempt(action);
 });
+// A signal ends the process without an exit event, unless it is turned into one.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
+// What is to be removed may be gone already: the test itself may have removed it.
+function attempt(action: () => void): void {
+  try {
+    action();
+  } catch {
+    // Nothing is left to do about it.
+  }
+}
+
+const ended = (pid: string | undefined): boolean => pid !== undefined && !existsSync(`/proc/${pid}`);
+
+/** Removes what earlier runs left that could not clean up after themselves (SIGKILL, a crash). */
+function sweep(): void {
+  for (const name of readdirSync(tmpdir())) {
+    if (!ended(/^colopp-libbpf-(\d+)-/.exec(name)?.[1])) continue;
+    attempt(() => execFileSync('umount', [join(tmpdir(), name, 'bpffs')], { stdio: 'ignore' }));
+    attempt(() => rmSync(join(tmpdir(), name), { recursive: true, force: true }));
+  }
+  for (const name of readdirSync('/sys/class/net')) {
+    if (ended(/^clnb(\d+)[a-z]$/.exec(name)?.[1])) attempt(() => removeDevice(name));
+  }
+}
+sweep();
 
 /** A directory of this process alone. */
-export const scratch = mkdtempSync(join(tmpdir(), 'colopp-libbpf-'));
+export const scratch = mkdtempSync(join(tmpdir(), `colopp-libbpf-${process.pid}-`));
 atExit(() => rmSync(scratch, { recursive: true, force: true }));
 
 function newestClang(): string {

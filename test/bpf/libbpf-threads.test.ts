@@ -1,6 +1,6 @@
 /** Several environments in one process, and processes that end with everything still open. */
 import { spawnSync } from 'node:child_process';
-import { rmSync, writeFileSync } from 'node:fs';
+import { symlinkSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import { Worker } from 'node:worker_threads';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { BpfError, BpfObject, BpfProgram } from 'libbpf-napi';
-import { atExit, compile, thrown, until, vethPair } from './libbpf-support.js';
+import { compile, scratch, thrown, until, vethPair } from './libbpf-support.js';
 
 const path = compile(
   `
@@ -28,19 +28,18 @@ const wrong = [0, 1, 2].map((i) =>
   ),
 );
 
-// Modules of workers must lie where `libbpf-napi` can be found.
-const here = fileURLToPath(new URL('.', import.meta.url));
+// Modules of workers must lie where `libbpf-napi` can be found: a link leads there.
+symlinkSync(fileURLToPath(new URL('../../../node_modules', import.meta.url)), join(scratch, 'node_modules'));
 let scripts = 0;
 
 function script(body: string): string {
-  const file = join(here, `libbpf-scratch-${process.pid}-${scripts++}.mjs`);
+  const file = join(scratch, `script${scripts++}.mjs`);
   writeFileSync(
     file,
     `import { BpfObject, BpfMap, Btf, Link, MapFlag, RingBuffer } from 'libbpf-napi';
      import { parentPort, workerData, threadId } from 'node:worker_threads';
      ${body}`,
   );
-  atExit(() => rmSync(file, { force: true }));
   return file;
 }
 
