@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type BpfError, BpfObject, BpfProgram, ifIndex, Link } from 'libbpf-napi';
-import { asU64, bpfFileSystem, compile, controlGroup, removeDevice, thrown, until, vethPair, type VethPair } from './libbpf-support.js';
+import { asU64, bpfFileSystem, collectGarbage, compile, controlGroup, removeDevice, thrown, until, vethPair, type VethPair } from './libbpf-support.js';
 
 const path = compile(
   `
@@ -116,6 +116,19 @@ test('tcx: an object that is closed leaves its links attached', async () => {
   await sendThrough(pair);
   await until(() => (asU64(counter, 1) ?? 0n) > 0n);
   link.close();
+});
+
+test('tcx: garbage collection detaches nothing, not even what nobody refers to any more', async () => {
+  (() => {
+    const other = BpfObject.open(path);
+    other.load();
+    other.program('second').attachTcx(onPair);
+  })();
+  await collectGarbage();
+  assert.equal(names(), ['second']);
+  const [entry] = BpfProgram.queryTcx(onPair);
+  Link.fromId(entry?.linkId ?? 0).detach();
+  assert.equal(names(), []);
 });
 
 test('tcx: detach ends a pinned link for everybody', () => {

@@ -145,6 +145,21 @@ test('back-pressure: a slow consumer polls nothing; the ring fills and the progr
   object.close();
 });
 
+test('a producer that is always ahead does not starve timers', async () => {
+  const { object, ring, produce } = bench();
+  produce(1);
+  let fired = false;
+  setTimeout(() => (fired = true), 20);
+  let batches = 0;
+  for await (const batch of ring) {
+    produce(batch.length);
+    if (fired) break;
+    assert.ok(++batches < 1_000_000, 'the timer never fired');
+  }
+  ring.close();
+  object.close();
+});
+
 test('drops may be counted per CPU', () => {
   const { object, ring, produce } = bench((opened) => ({ drops: { map: opened.map('lost') } }));
   const lost = produce(5000, 24);

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { integer, options as checkOptions, wrongType } from './check.js';
 import { mapHandle, type BpfMap } from './map.js';
 import { native, type NativeRingBuffer } from './native.js';
@@ -108,8 +109,13 @@ export class RingBuffer implements AsyncIterable<Uint8Array[]> {
       while (!this.#closed) {
         this.#signal?.throwIfAborted();
         const batch = this.consume();
-        if (batch.length > 0) yield batch;
-        else await this.#readable();
+        if (batch.length === 0) {
+          await this.#readable();
+          continue;
+        }
+        yield batch;
+        // A producer that is always ahead must not keep timers and sockets from their turn.
+        await setImmediate();
       }
     } finally {
       this.#signal?.removeEventListener('abort', wake);

@@ -67,8 +67,7 @@ class Object : public Napi::ObjectWrap<Object> {
   Napi::Value Loaded(const Napi::CallbackInfo& info);
 
   bool Ready(Napi::Env env, const char* operation, bool before_load);
-  std::string Subject() const { return Quoted_(name_); }
-  static std::string Quoted_(const std::string& name) { return "BPF object \"" + name + "\""; }
+  std::string Subject() const { return "BPF object \"" + name_ + "\""; }
 
   std::shared_ptr<ObjectState> state_;
   std::string name_;
