@@ -330,8 +330,9 @@ holdTest('discard: what waits is forgotten, what comes later is not', {}, async 
   assert.equal(numbersOf(await came(1)), [33]);
 });
 
-holdTest('discard: also what did not fit and waits in the device', { ringBytes: mib }, async ({ hold }) => {
+holdTest('discard: also what did not fit and waits in the device', { ringBytes: mib }, async ({ hold, gate }) => {
   guest.send(bulk, 60, bulkNumberAt);
+  await until(() => count(gate, GateCounter.GATE_OUT_HELD) === 60);
   await statsAre(hold, ({ fullEvents }) => fullEvents > 0);
   hold.discard();
   await statsAre(hold, ({ discardedPackets }) => discardedPackets === 60);
