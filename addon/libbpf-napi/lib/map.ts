@@ -232,11 +232,14 @@ export class BpfMap {
 
   // ---- elements
 
+  // The wording of an error is not worth its time on every call.
   #key(key: Uint8Array): Uint8Array {
+    if (key instanceof Uint8Array && key.byteLength === this.#info().keySize) return key;
     return bytes(key, `key of map "${this.name}"`, this.keySize);
   }
 
   #value(value: Uint8Array): Uint8Array {
+    if (value instanceof Uint8Array && value.byteLength === this.#info().valueBytes) return value;
     return bytes(value, `value of map "${this.name}"`, this.valueBytes);
   }
 

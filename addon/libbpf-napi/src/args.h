@@ -16,11 +16,14 @@ struct Bytes {
 
 // The bytes of a Uint8Array; nothing for any other value.
 inline Bytes BytesOf(const Napi::Value& value) {
-  if (!value.IsTypedArray()) return {};
-  Napi::TypedArray array = value.As<Napi::TypedArray>();
-  if (array.TypedArrayType() != napi_uint8_array) return {};
-  Napi::Uint8Array bytes = value.As<Napi::Uint8Array>();
-  return {bytes.Data(), bytes.ByteLength()};
+  napi_typedarray_type type;
+  size_t size = 0;
+  void* data = nullptr;
+  // One call in place of one per property: this is on the path of every map operation.
+  napi_status status =
+      napi_get_typedarray_info(value.Env(), value, &type, &size, &data, nullptr, nullptr);
+  if (status != napi_ok || type != napi_uint8_array) return {};
+  return {static_cast<uint8_t*>(data), size};
 }
 
 inline std::string TextOf(const Napi::Value& value) {
