@@ -33,7 +33,7 @@ export interface ObjectMap {
   /** BTF types of key and value; 0 where the object gives none. */
   readonly keyType: number;
   readonly valueType: number;
-  /** The section whose variables the map holds. */
+  /** Of a map of global data: the section, as libbpf calls it. */
   readonly section: string | undefined;
 }
 
@@ -75,6 +75,7 @@ export interface ObjectModel {
 
 const ARENA_SECTION = '.addr_space.1';
 const STRUCT_OPS_SECTION = /^\??\.struct_ops(\.link)?$/;
+const MAX_MAP_NAME = 15;
 const MAP_TYPE_ARRAY = 2;
 const MAP_TYPE_ARENA = 33;
 const MAP_TYPE_STRUCT_OPS = 26;
@@ -140,9 +141,10 @@ class ObjectReader {
     for (const symbol of this.#elf.symbols) {
       if (symbol.type !== STT_FUNC) continue;
       const section = this.#elf.sections[symbol.section];
-      if (section === undefined || section.type !== SHT_PROGBITS || section.size === 0) continue;
+      // Functions in .text are subprograms.
+      if (section === undefined || section.name === '.text' || section.type !== SHT_PROGBITS || section.size === 0) continue;
       if ((section.flags & SHF_EXECINSTR) === 0) continue;
-      if (symbol.binding === STB_LOCAL && section.name !== '.text') {
+      if (symbol.binding === STB_LOCAL) {
         throw new LoaderError(
           'STATIC_PROGRAM',
           `The program "${symbol.name}" in section "${section.name}" is static, which libbpf refuses: drop "static", or drop SEC() if it is a subprogram.`,
@@ -151,10 +153,7 @@ class ObjectReader {
       found.push({ name: symbol.name, section, offset: symbol.value });
     }
     found.sort((a, b) => a.section.index - b.section.index || a.offset - b.offset);
-    // A function in .text is a subprogram, unless it is all there is.
-    return found
-      .filter((program) => program.section.name !== '.text' || found.length === 1)
-      .map((program) => ({ name: program.name, section: program.section.name }));
+    return found.map((program) => ({ name: program.name, section: program.section.name }));
   }
 
   #declaredMaps(): void {
@@ -210,7 +209,8 @@ class ObjectReader {
   }
 
   #sectionMap(section: string, bytes: number, readOnly: boolean, variables: ObjectVariable[]): void {
-    const name = identifier(section.slice(1));
+    const known = mapNameOf(section);
+    const name = identifier(known.slice(1));
     this.#maps.push({
       name,
       type: mapTypeName(MAP_TYPE_ARRAY),
@@ -222,7 +222,7 @@ class ObjectReader {
       flags: (readOnly ? BPF_F_RDONLY_PROG : 0) | (variables.length > 0 ? BPF_F_MMAPABLE : 0),
       keyType: 0,
       valueType: 0,
-      section,
+      section: known,
     });
     if (variables.length > 0) this.#sections.push({ name, section, map: name, bytes, readOnly, variables });
   }
@@ -313,6 +313,14 @@ class ObjectReader {
       }
     }
   }
+}
+
+/**
+ * What libbpf calls the map of a section. It keeps names of the `.bss.NAME` kind as short as the
+ * kernel's, but not those of `.data.NAME` and `.rodata.NAME` (map_uses_real_name in libbpf.c).
+ */
+function mapNameOf(section: string): string {
+  return section.startsWith('.bss.') ? section.slice(0, MAX_MAP_NAME).replace(/[^A-Za-z0-9_.]/g, '_') : section;
 }
 
 function isSection(name: string, base: string): boolean {

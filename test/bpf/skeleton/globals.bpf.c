@@ -43,6 +43,9 @@ static volatile __u64 hidden_static = 3;
 __attribute__((visibility("hidden"))) __u64 hidden_global = 4;
 static volatile const int rodata_static = 11;
 
+/* a section whose name is longer than the kernel's names of maps */
+__attribute__((visibility("hidden"))) __u64 quiet SEC(".bss.a_rather_long_name");
+
 /* to be seen: weak */
 __attribute__((weak)) __u32 weak_global = 12;
 
@@ -82,7 +85,7 @@ SEC("tc") int step(struct __sk_buff *skb)
 		mode = first_mode;
 	hidden_global += hidden_static + rodata_static;
 	weak_global += tag[0];
-	return one() + two() + hidden_global == 0;
+	return one() + two() + hidden_global + quiet == 0;
 }
 
 /* stored in one piece: a reader must never see half of each */

@@ -46,6 +46,13 @@ export class RecordWriter {
   #interface(record: RecordShape): string[] {
     const { name, fields } = record;
     const use = this.#codecs.use.bind(this.#codecs);
+    const reads = fields.map((field) => this.#readInto(field));
+    const writes = [
+      ...this.#zeroing(record),
+      ...fields.map((field) => this.#write(field, 'view', plus('offset', field.offset), access('value', field.name))),
+    ];
+    // A struct without members leaves parameters unused, and compilers may complain of those.
+    const [view, offset] = reads.length > 0 ? ['view', 'offset'] : ['_view', '_offset'];
     return [
       ...this.#header(record),
       `export interface ${name} {`,
@@ -59,13 +66,12 @@ export class RecordWriter {
       '    };',
       '    return init === undefined ? value : Object.assign(value, init);',
       '  },',
-      `  read(view, offset = 0, into = ${name}.create()) {`,
-      ...fields.map((field) => `    ${this.#readInto(field)}`),
+      `  read(${view}, ${offset} = 0, into = ${name}.create()) {`,
+      ...reads.map((line) => `    ${line}`),
       '    return into;',
       '  },',
-      '  write(view, offset, value) {',
-      ...this.#zeroing(record).map((line) => `    ${line}`),
-      ...fields.map((field) => `    ${this.#write(field, 'view', plus('offset', field.offset), access('value', field.name))}`),
+      fields.length > 0 ? '  write(view, offset, value) {' : writes.length > 0 ? '  write(view, offset) {' : '  write() {',
+      ...writes.map((line) => `    ${line}`),
       '  },',
       '};',
       '',
