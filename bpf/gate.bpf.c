@@ -6,6 +6,7 @@
  *   gate_out      tap, tcx/ingress    what the guest sends
  *   gate_in       tap, tcx/egress     what the guest is about to receive
  *   gate_release  hold tap, tcx/ingress  what the hold thread gives back
+ *   gate_ack      tunnel, tcx/ingress what the secondary has logged
  *
  * A held packet leaves through the hold tap, waits in the hold thread, is
  * written back without its tag, gets a mark no guest can set, and runs through
@@ -186,4 +187,11 @@ int gate_release(struct __sk_buff *skb)
 {
 	skb->mark = release_mark;
 	return bpf_redirect(tap_ifindex, BPF_F_INGRESS);
+}
+
+/* From the tunnel: tells what the secondary has in its input log. */
+SEC("tcx/ingress")
+int gate_ack(struct __sk_buff *skb)
+{
+	return mirror_acked(skb) ? TCX_DROP : TCX_NEXT;
 }

@@ -12,6 +12,9 @@
 #ifndef COLOPP_MIRROR_H
 #define COLOPP_MIRROR_H
 
+#include "flow.h"
+#include "wire.h"
+
 #define MIRROR_ISEQ_BITS 24
 #define MIRROR_WRITE 0x8000u
 #define MIRROR_SEGMENTS 0x7fffu
@@ -23,10 +26,28 @@ const volatile __u32 mirror_peer[4]; /* the secondary's address; IPv4 in the fir
 
 /* Number of the newest input. */
 __u64 input_iseq = 0;
+/* Of the protection that acknowledgements belong to; 0: none. */
+__u64 log_epoch = 0;
 
 struct mirror_gbp {
 	__u32 policy;
 };
+
+/*
+ * An acknowledgement from the secondary.  True if the packet was one.
+ * It may be lost, doubled or late: the newest number counts.
+ */
+static __always_inline bool mirror_acked(struct __sk_buff *skb)
+{
+	struct input_ack ack;
+
+	if (skb->protocol != bpf_htons(INPUT_ACK_ETHERTYPE))
+		return false;
+	if (!bpf_skb_load_bytes(skb, ETH_HLEN, &ack, sizeof(ack)) && ack.magic == INPUT_ACK_MAGIC &&
+	    log_epoch && ack.epoch == log_epoch && ack.iseq <= input_iseq && ack.iseq > logged_iseq)
+		logged_iseq = ack.iseq;
+	return true;
+}
 
 static __always_inline __u64 mirror_number(void)
 {

@@ -37,6 +37,21 @@ struct hold_tag {
 
 #define HOLD_TAG_BYTES 32u
 
+/*
+ * The secondary acknowledges inputs with an Ethernet frame through the tunnel:
+ * this behind the header.  The epoch is a secret of the two hosts, new with each
+ * protection, so that nobody else on the replication network can acknowledge.
+ */
+#define INPUT_ACK_ETHERTYPE 0x88b6u /* IEEE 802 local experimental */
+#define INPUT_ACK_MAGIC 0x636f6c41u /* "colA" */
+
+struct input_ack {
+	__u32 magic;
+	__u32 reserved;
+	__u64 iseq; /* all inputs up to this one are in the secondary's memory */
+	__u64 epoch;
+};
+
 /* What the gate does with a guest's packets. */
 enum gate_mode {
 	GATE_PASS = 0,	    /* unprotected: everything passes */
