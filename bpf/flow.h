@@ -119,6 +119,8 @@ struct {
 
 /* Newest input that the secondary has in its log, contiguously. */
 __u64 logged_iseq = 0;
+/* The hold thread has given back everything that was sent up to this time. */
+__u64 drained_ns = 0;
 /* Newest input that may hide a request to any service. */
 __u64 opaque_ns = 0;
 /* STOP of the newest commit and of the one before: CLOCK_MONOTONIC. */
@@ -301,7 +303,7 @@ static __always_inline void flow_answered(struct flow *f, struct service *s, con
 static __always_inline enum flow_counter flow_judge(const struct flow *f, const struct service *s,
 						    const struct packet *p, __u64 now_ns)
 {
-	if (f->held_ns > commit_ns)
+	if (f->held_ns > drained_ns)
 		return FLOW_HELD_ORDER;
 	if (f->input_iseq > logged_iseq)
 		return FLOW_HELD_UNLOGGED;

@@ -98,6 +98,8 @@ export class Gate {
     this.#options = options;
     this.#objects = objects;
     this.#hold = hold;
+    const { drained_ns } = objects.globals.bss;
+    hold.reportDrained(objects.maps.bss.mmap().subarray(drained_ns.offset, drained_ns.offset + 8));
     this.#services = new Services(objects, options.services ?? []);
   }
 
@@ -151,7 +153,7 @@ export class Gate {
       maxHoldMs: hold.holdNsMax / 1e6,
       passedPackets: count(GateCounter.GATE_OUT_PASSED) + count(GateCounter.GATE_OUT_NEIGHBOUR),
       droppedPackets: leaseDropped + count(GateCounter.GATE_OUT_CLOSED) + count(GateCounter.GATE_OUT_UNTAGGABLE)
-        + hold.discardedPackets + hold.failedPackets,
+        + hold.discardedPackets + hold.failedPackets + hold.droppedPackets,
       leaseDroppedPackets: leaseDropped,
       earlyPackets: count(GateCounter.GATE_OUT_EARLY),
       inputPackets: count(GateCounter.GATE_IN_PASSED),

@@ -42,6 +42,7 @@ function verdict(frame: Buffer): number {
 function commit(): void {
   bss.earlier_commit_ns.set(bss.commit_ns.get());
   bss.commit_ns.set(now());
+  bss.drained_ns.set(bss.commit_ns.get());
 }
 
 /** The secondary has every input so far. */

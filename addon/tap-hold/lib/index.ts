@@ -53,6 +53,7 @@ interface NativeTapHold {
   readonly ifIndex: number;
   setWatermark(timeNs: bigint): void;
   discard(): void;
+  reportDrained(memory: Uint8Array): void;
   stats(): Omit<HoldStats, 'droppedPackets'>;
   close(): void;
 }
@@ -148,6 +149,18 @@ export class TapHold {
   /** Forgets everything that was sent until now; also what the thread has not read yet. */
   discard(): void {
     this.#open('discard packets').discard();
+  }
+
+  /**
+   * Has the thread keep up to date, in `memory`, the time up to which everything
+   * has been given back or discarded: nothing older is on its way any more.
+   * @param memory 8 aligned bytes that programs in the kernel may share; a native u64
+   */
+  reportDrained(memory: Uint8Array): void {
+    if (memory.byteLength !== 8 || memory.byteOffset % 8 !== 0) {
+      throw new RangeError(`reportDrained needs 8 aligned bytes, not ${memory.byteLength} at ${memory.byteOffset}.`);
+    }
+    this.#open('report what is drained').reportDrained(memory);
   }
 
   stats(): HoldStats {

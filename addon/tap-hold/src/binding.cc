@@ -25,6 +25,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
                        {
                            InstanceMethod<&TapHold::SetWatermark>("setWatermark"),
                            InstanceMethod<&TapHold::Discard>("discard"),
+                           InstanceMethod<&TapHold::ReportDrained>("reportDrained"),
                            InstanceMethod<&TapHold::Stats>("stats"),
                            InstanceMethod<&TapHold::Close>("close"),
                            InstanceAccessor<&TapHold::IfIndex>("ifIndex"),
@@ -73,6 +74,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     if (!worker_) return;
     napi_remove_env_cleanup_hook(Env(), EndAtExit, this);
     worker_.reset();
+    drained_.Reset();
     notify_.Abort();
   }
 
@@ -90,6 +92,14 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
 
   void Discard(const Napi::CallbackInfo& info) {
     if (!Closed(info.Env())) worker_->Discard();
+  }
+
+  // (Uint8Array of 8 bytes, aligned); held for as long as the thread may write there.
+  void ReportDrained(const Napi::CallbackInfo& info) {
+    if (Closed(info.Env())) return;
+    Napi::Uint8Array memory = info[0].As<Napi::Uint8Array>();
+    drained_ = Napi::Persistent(memory.As<Napi::Object>());
+    worker_->ReportDrained(reinterpret_cast<uint64_t*>(memory.Data()));
   }
 
   void Close(const Napi::CallbackInfo&) {
@@ -129,6 +139,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
 
   unsigned ifindex_ = 0;
   Napi::ThreadSafeFunction notify_;
+  Napi::ObjectReference drained_;
   std::unique_ptr<Worker> worker_;
 };
 

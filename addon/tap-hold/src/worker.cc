@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "held_packet.h"
@@ -75,6 +76,11 @@ void Worker::Discard() {
   Wake();
 }
 
+void Worker::ReportDrained(uint64_t* memory) {
+  drained_ns_.store(memory);
+  Wake();
+}
+
 Stats Worker::Snapshot() {
   std::lock_guard<std::mutex> lock(published_mutex_);
   return published_;
@@ -118,6 +124,9 @@ void Worker::Run() {
       more = read_more || removed;
       Publish();
     }
+    // Everything that had arrived was read, and all that may leave has left.
+    uint64_t* drained_ns = drained_ns_.load();
+    if (drained_ns && polling_packets_) __atomic_store_n(drained_ns, released_ns_, __ATOMIC_RELEASE);
   }
 }
 
@@ -173,6 +182,7 @@ bool Worker::ReleaseBatch() {
     }
     queue_.Pop();
   }
+  released_ns_ = std::max(watermark_ns, discard_ns);
   return count > 0;
 }
 

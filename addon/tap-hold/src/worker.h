@@ -60,6 +60,9 @@ class Worker {
   void SetWatermark(uint64_t time_ns);
   // Forgets everything sent until now, also what is still on its way here.
   void Discard();
+  // From now on `memory` says up to which time everything has been given back
+  // or discarded: nothing older is on its way.  It must outlive the thread.
+  void ReportDrained(uint64_t* memory);
   Stats Snapshot();
 
  private:
@@ -80,12 +83,14 @@ class Worker {
 
   std::atomic<uint64_t> watermark_ns_{0};
   std::atomic<uint64_t> discard_ns_{0};
+  std::atomic<uint64_t*> drained_ns_{nullptr};
   std::atomic<bool> stop_{false};
   std::atomic<bool> rearm_{false};  // notices may be sent again
 
   // The rest belongs to the thread, but for published_.
   Queue queue_;
   Stats stats_;
+  uint64_t released_ns_ = 0;  // the watermark or discard that was last carried out
   bool polling_packets_ = true;
   bool noticed_[2] = {false, false};
 
