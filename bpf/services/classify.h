@@ -9,6 +9,7 @@
 #ifndef COLOPP_SERVICES_CLASSIFY_H
 #define COLOPP_SERVICES_CLASSIFY_H
 
+#include "dns.h"
 #include "http.h"
 #include "memcached.h"
 #include "request.h"
@@ -63,6 +64,25 @@ __noinline __u32 classify_stream(struct __sk_buff *skb, __u32 payload_offset, __
 		scan_lose(&s);
 	}
 	return scan_end(&s);
+}
+
+/*
+ * Classifies one UDP datagram to a service.  Protocols over TCP are writes here.
+ * Returns REQUEST_READ or REQUEST_WRITE, and nothing else.
+ */
+__noinline __u32 classify_datagram(struct __sk_buff *skb, __u32 payload_offset, __u32 payload_bytes,
+				   enum service_protocol protocol)
+{
+	__u32 zero = 0;
+	struct scan *scan = bpf_map_lookup_elem(&request_scan, &zero);
+
+	if (protocol == SERVICE_READ_ONLY)
+		return REQUEST_READ;
+	/* A packet that is to be cut into datagrams is read as none of them. */
+	if (protocol == SERVICE_DNS && scan && !skb->gso_size &&
+	    dns_is_read(skb, scan, payload_offset, payload_bytes))
+		return REQUEST_READ;
+	return REQUEST_WRITE;
 }
 
 #endif

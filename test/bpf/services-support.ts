@@ -63,7 +63,9 @@ export function frame(payload: Uint8Array, transport: 'tcp' | 'udp' = 'tcp'): Ui
 }
 
 /** `struct feed` of services/harness.bpf.c. */
-const FEED = { protocol: 0, firstBytes: 4, pieceBytes: 8, flags: 12, state: 16, trace: 72, bytes: 72 + 4096 } as const;
+const FEED = { protocol: 0, firstBytes: 4, pieceBytes: 8, flags: 12, port: 16, longestBytes: 24, state: 28, trace: 84, bytes: 84 + 4096 } as const;
+/** `struct __sk_buff`. */
+const SK_BUFF_BYTES = 192;
 const WHOLE = 0xffff_ffff;
 
 /** The classifiers, loaded into the kernel. */
@@ -91,7 +93,7 @@ export class Classifier implements Disposable {
     return new Classifier(object);
   }
 
-  program(name: 'feed_pieces' | 'feed_frame' | 'feed_nothing' | 'feed_datagram'): BpfProgram {
+  program(name: 'feed_pieces' | 'feed_frame' | 'feed_nothing' | 'feed_datagram' | 'feed_live'): BpfProgram {
     return this.#object.program(name);
   }
 
@@ -106,6 +108,12 @@ export class Classifier implements Disposable {
     return this.program('feed_frame').testRun({ data: given ?? frame(payload) }).retval;
   }
 
+  /** Classifies one datagram. */
+  datagram(protocol: Protocol, payload: Uint8Array, ctx: Uint8Array = new Uint8Array(SK_BUFF_BYTES)): string {
+    this.begin(protocol);
+    return words(this.program('feed_datagram').testRun({ data: frame(payload, 'udp'), ctx }).retval);
+  }
+
   /** Classifies one frame as a stream of pieces; returns the flags of all, PARTIAL only of the last. */
   pieces(protocol: Protocol, packet: Uint8Array, firstBytes: number, pieceBytes: number): number {
     this.begin(protocol);
@@ -114,6 +122,19 @@ export class Classifier implements Disposable {
     this.#view.setUint32(FEED.flags, 0, true);
     assert.is(this.program('feed_pieces').testRun({ data: packet }).retval, 0);
     return this.#view.getUint32(FEED.flags, true);
+  }
+
+  /** Begins a stream of `feed_live`: what is sent to a port. */
+  beginLive(protocol: Protocol, port: number): void {
+    this.begin(protocol);
+    this.#view.setUint32(FEED.flags, 0, true);
+    this.#view.setUint32(FEED.port, port, true);
+    this.#view.setUint32(FEED.longestBytes, 0, true);
+  }
+
+  /** What `feed_live` has seen so far. */
+  get live(): { flags: string; longestBytes: number } {
+    return { flags: words(this.#view.getUint32(FEED.flags, true)), longestBytes: this.#view.getUint32(FEED.longestBytes, true) };
   }
 
   /** The flags of each byte, had each come in a packet of its own. */

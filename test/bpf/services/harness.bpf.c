@@ -16,6 +16,9 @@ struct feed {
 	__u32 first_bytes;  /* of the first piece */
 	__u32 piece_bytes;  /* of each later one */
 	__u32 flags;	    /* out: of all pieces together; PARTIAL of the last */
+	__u32 port;	    /* of feed_live */
+	__u32 next_seq;     /* of feed_live: the next byte of the stream */
+	__u32 longest_bytes; /* out, of feed_live: the longest payload there was */
 	struct parser_state state;
 	__u8 trace[TRACE_BYTES]; /* out: flags of each piece, at the index of its last byte */
 };
@@ -61,7 +64,8 @@ static __always_inline __u32 tcp_payload(struct __sk_buff *skb, __u32 *bytes)
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip.ihl * 4, &tcp, sizeof(tcp)))
 		return 0;
 	headers = ip.ihl * 4 + tcp.doff * 4;
-	total = bpf_ntohs(ip.tot_len);
+	/* A packet too long for the field has zero in it. */
+	total = ip.tot_len ? bpf_ntohs(ip.tot_len) : skb->len - ETH_HLEN;
 	*bytes = total > headers ? total - headers : 0;
 	return ETH_HLEN + headers;
 }
@@ -95,6 +99,51 @@ int feed_frame(struct __sk_buff *skb)
 	if (!offset)
 		return -1;
 	return classify_stream(skb, offset, bytes, feed->protocol, &feed->state);
+}
+
+/* What a real connection sends to a port, in order and once, in packets as long as the kernel makes them. */
+SEC("tcx/egress")
+int feed_live(struct __sk_buff *skb)
+{
+	__u32 zero = 0, bytes, offset, flags;
+	struct feed *feed = bpf_map_lookup_elem(&feeds, &zero);
+	struct tcphdr tcp;
+	struct iphdr ip;
+
+	if (!feed || skb->protocol != bpf_htons(0x0800))
+		return -1;
+	offset = tcp_payload(skb, &bytes);
+	if (!offset || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + ip.ihl * 4, &tcp, sizeof(tcp)) ||
+	    tcp.dest != bpf_htons(feed->port))
+		return -1;
+	if (tcp.syn)
+		feed->next_seq = bpf_ntohl(tcp.seq) + 1;
+	if (bytes == 0 || bpf_ntohl(tcp.seq) != feed->next_seq)
+		return -1;
+	feed->next_seq += bytes;
+	if (bytes > feed->longest_bytes)
+		feed->longest_bytes = bytes;
+	flags = classify_stream(skb, offset, bytes, feed->protocol, &feed->state);
+	feed->flags = (feed->flags & ~REQUEST_PARTIAL) | flags;
+	return -1;
+}
+
+/* A whole IPv4 UDP frame. */
+SEC("tcx/egress")
+int feed_datagram(struct __sk_buff *skb)
+{
+	__u32 zero = 0, offset;
+	struct feed *feed = bpf_map_lookup_elem(&feeds, &zero);
+	struct iphdr ip;
+	struct udphdr udp;
+
+	if (!feed || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.protocol != 17)
+		return -1;
+	offset = ETH_HLEN + ip.ihl * 4;
+	if (bpf_skb_load_bytes(skb, offset, &udp, sizeof(udp)))
+		return -1;
+	return classify_datagram(skb, offset + sizeof(udp), bpf_ntohs(udp.len) - sizeof(udp), feed->protocol);
 }
 
 /* Everything feed_frame does, except classifying. */
