@@ -82,13 +82,20 @@ async function generatedCodecs(): Promise<{ Event: Codec<Event>; Counters: Codec
   mkdirSync(out, { recursive: true });
   await build({ dir: join(root, 'test/bench/codec'), outObj: out, outTs: out });
   const source = readFileSync(join(out, 'codec.skel.ts'), 'utf8');
-  const { outputText } = ts.transpileModule(source, { compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext } });
+  const { outputText } = ts.transpileModule(source, {
+    compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext },
+  });
   writeFileSync(join(out, 'codec.skel.mjs'), outputText);
   return import(pathToFileURL(join(out, 'codec.skel.mjs')).href);
 }
 
 /** Nanoseconds per operation of decoding records all over the buffers. */
-function time(decodeEvent: Decoder<Event>, decodeCounters: Decoder<Counters>, events: DataView, values: DataView): number {
+function time(
+  decodeEvent: Decoder<Event>,
+  decodeCounters: Decoder<Counters>,
+  events: DataView,
+  values: DataView,
+): number {
   let sum = 0;
   const started = process.hrtime.bigint();
   for (let i = 0; i < OPERATIONS; i++) {
@@ -108,7 +115,8 @@ function median(values: number[]): number {
 
 export async function run(jsonPath?: string): Promise<void> {
   const generated = await generatedCodecs();
-  if (generated.Event.size !== EVENT_BYTES) throw new Error(`the event has ${generated.Event.size} bytes, not ${EVENT_BYTES}`);
+  if (generated.Event.size !== EVENT_BYTES)
+    throw new Error(`the event has ${generated.Event.size} bytes, not ${EVENT_BYTES}`);
   const events = new DataView(new ArrayBuffer(RECORDS * EVENT_BYTES));
   const values = new DataView(new ArrayBuffer(RECORDS * COUNTERS_BYTES));
   for (let i = 0; i < RECORDS; i++) {
@@ -123,7 +131,16 @@ export async function run(jsonPath?: string): Promise<void> {
       comm: `worker/${i}`,
       cookie: BigInt(i) << 40n,
     });
-    generated.Counters.write(values, i * COUNTERS_BYTES, generated.Counters.create({ packets: BigInt(i), range: { low: i, high: 2 * i }, buckets: Uint32Array.of(i, 1, 2, 3, 4, 5, 6, 7), last_error: -1n }));
+    generated.Counters.write(
+      values,
+      i * COUNTERS_BYTES,
+      generated.Counters.create({
+        packets: BigInt(i),
+        range: { low: i, high: 2 * i },
+        buckets: Uint32Array.of(i, 1, 2, 3, 4, 5, 6, 7),
+        last_error: -1n,
+      }),
+    );
   }
 
   assert.deepEqual(generated.Event.read(events, EVENT_BYTES), eventByHand(events, EVENT_BYTES));
@@ -132,18 +149,29 @@ export async function run(jsonPath?: string): Promise<void> {
   const byGenerated: number[] = [];
   const byHand: number[] = [];
   const measureGenerated = (): void => {
-    byGenerated.push(time((view, offset) => generated.Event.read(view, offset), (view, offset) => generated.Counters.read(view, offset), events, values));
+    byGenerated.push(
+      time(
+        (view, offset) => generated.Event.read(view, offset),
+        (view, offset) => generated.Counters.read(view, offset),
+        events,
+        values,
+      ),
+    );
   };
   const measureByHand = (): void => {
     byHand.push(time(eventByHand, countersByHand, events, values));
   };
   for (let round = 0; round < ROUNDS; round++) {
     // Each goes first in turn, so that neither always runs on the other's garbage.
-    for (const measure of round % 2 === 0 ? [measureGenerated, measureByHand] : [measureByHand, measureGenerated]) measure();
+    for (const measure of round % 2 === 0 ? [measureGenerated, measureByHand] : [measureByHand, measureGenerated])
+      measure();
   }
   const generatedNsPerOp = median(byGenerated);
   const handWrittenNsPerOp = median(byHand);
   const ratio = generatedNsPerOp / handWrittenNsPerOp;
-  process.stdout.write(`codec: generated ${generatedNsPerOp.toFixed(1)} ns, by hand ${handWrittenNsPerOp.toFixed(1)} ns per operation, ratio ${ratio.toFixed(3)}\n`);
-  if (jsonPath !== undefined) writeFileSync(jsonPath, `${JSON.stringify({ generatedNsPerOp, handWrittenNsPerOp, ratio })}\n`);
+  process.stdout.write(
+    `codec: generated ${generatedNsPerOp.toFixed(1)} ns, by hand ${handWrittenNsPerOp.toFixed(1)} ns per operation, ratio ${ratio.toFixed(3)}\n`,
+  );
+  if (jsonPath !== undefined)
+    writeFileSync(jsonPath, `${JSON.stringify({ generatedNsPerOp, handWrittenNsPerOp, ratio })}\n`);
 }

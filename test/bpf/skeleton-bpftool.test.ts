@@ -18,7 +18,8 @@ function bpftool(...args: string[]): string {
   try {
     return execFileSync('bpftool', args, { encoding: 'utf8', maxBuffer: 1 << 28, stdio: 'pipe' });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new Error('this test compares with bpftool, which is not installed: apt install bpftool');
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new Error('this test compares with bpftool, which is not installed: apt install bpftool');
     throw error;
   }
 }
@@ -30,7 +31,9 @@ function cSkeleton(object: string): { maps: string[]; programs: string[]; global
     const block = new RegExp(`\\tstruct \\{\\n([^}]*)\\n\\t\\} ${name};`).exec(text)?.[1] ?? '';
     return [...block.matchAll(/\*([^;]+);/g)].map(([, member]) => member as string);
   };
-  const globals = [...text.matchAll(/sizeof\(s->(\w+)->(\w+)\) == (\d+)/g)].map(([, section, name, bytes]) => `${section}.${name}: ${bytes} bytes`);
+  const globals = [...text.matchAll(/sizeof\(s->(\w+)->(\w+)\) == (\d+)/g)].map(
+    ([, section, name, bytes]) => `${section}.${name}: ${bytes} bytes`,
+  );
   return { maps: pointers('maps'), programs: pointers('progs'), globals };
 }
 
@@ -57,7 +60,9 @@ function ours(model: ObjectModel): { maps: string[]; programs: string[]; globals
   return {
     maps: model.maps.map(({ name }) => name),
     programs: model.programs.map(({ name }) => name),
-    globals: model.sections.flatMap(({ name, variables }) => variables.map((variable) => `${name}.${variable.name}: ${variable.bytes} bytes`)),
+    globals: model.sections.flatMap(({ name, variables }) =>
+      variables.map((variable) => `${name}.${variable.name}: ${variable.bytes} bytes`),
+    ),
   };
 }
 
@@ -70,11 +75,13 @@ function agree(object: string): void {
   for (const { section, variables } of model.sections) {
     // libbpf itself lays out .kconfig when it opens the object: see skeleton-runtime.test.ts.
     if (section === '.kconfig') continue;
-    for (const { name, offset } of variables) assert.is(offset, offsets.get(`${section} ${name}`), `${section} ${name}`);
+    for (const { name, offset } of variables)
+      assert.is(offset, offsets.get(`${section} ${name}`), `${section} ${name}`);
   }
 }
 
-for (const file of readdirSync(fixtures)) if (file.endsWith('.bpf.c')) copyFileSync(join(fixtures, file), join(directory, file));
+for (const file of readdirSync(fixtures))
+  if (file.endsWith('.bpf.c')) copyFileSync(join(fixtures, file), join(directory, file));
 await build({ dir: directory });
 const parts = scratch('skeleton-bpftool-parts');
 /** part_two refers to a variable of part_one, and so opens only once they are linked. */
@@ -84,7 +91,8 @@ bpftool('gen', 'object', linked, join(parts, 'part_one.bpf.o'), join(parts, 'par
 writeFileSync(join(directory, 'linked.skel.ts'), generate(readFileSync(linked), { file: linked }));
 
 for (const name of ['shapes', 'globals', 'maps', 'kernel', 'arena', 'ops', 'linked']) {
-  test(`${name}: maps, programs and globals are those of bpftool's skeleton`, () => agree(join(directory, `${name}.bpf.o`)));
+  test(`${name}: maps, programs and globals are those of bpftool's skeleton`, () =>
+    agree(join(directory, `${name}.bpf.o`)));
 }
 
 test('all skeletons compile under --strict, and fit their objects', async () => {

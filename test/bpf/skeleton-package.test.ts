@@ -19,7 +19,8 @@ function example(): { c: string; ts: string; commands: string[] } {
   const readme = readFileSync(join(root, 'src/bpf-ts-loader/README.md'), 'utf8');
   const section = /## Example:[\s\S]*?(?=\n## )/.exec(readme)?.[0] ?? '';
   const blocks = [...section.matchAll(/```(\w*)\n([\s\S]*?)```/g)];
-  const block = (wanted: string): string[] => blocks.filter(([, language]) => language === wanted).map(([, , text]) => text as string);
+  const block = (wanted: string): string[] =>
+    blocks.filter(([, language]) => language === wanted).map(([, , text]) => text as string);
   const [c = ''] = block('c');
   const [ts = ''] = block('ts');
   const commands = block('').flatMap((text) => text.trim().split('\n'));
@@ -27,15 +28,32 @@ function example(): { c: string; ts: string; commands: string[] } {
 }
 
 test('pack, install, and the example of the README', async () => {
-  const packed = (JSON.parse(run('npm', 'pack', '--json', '--ignore-scripts', join(root, 'addon/libbpf-napi'), join(root, 'src/bpf-ts-loader'))) as { filename: string; files: { path: string }[] }[]);
+  const packed = JSON.parse(
+    run('npm', 'pack', '--json', '--ignore-scripts', join(root, 'addon/libbpf-napi'), join(root, 'src/bpf-ts-loader')),
+  ) as { filename: string; files: { path: string }[] }[];
   const files = packed[1]?.files.map(({ path }) => path) ?? [];
-  for (const path of ['README.md', 'dist/cli.js', 'dist/index.d.ts', 'dist/runtime.js', 'dist/runtime.d.ts']) assert.ok(files.includes(path), path);
-  assert.not.ok(files.some((path) => path.includes('test') || path.includes('tsbuildinfo')), 'only what is needed');
+  for (const path of ['README.md', 'dist/cli.js', 'dist/index.d.ts', 'dist/runtime.js', 'dist/runtime.d.ts'])
+    assert.ok(files.includes(path), path);
+  assert.not.ok(
+    files.some((path) => path.includes('test') || path.includes('tsbuildinfo')),
+    'only what is needed',
+  );
 
   writeFileSync(join(home, 'package.json'), '{ "type": "module" }\n');
   // The add-on is compiled at install; here the one that is built already will do.
-  run('npm', 'install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', ...packed.map(({ filename }) => join(home, filename)));
-  cpSync(join(root, 'addon/libbpf-napi/build/Release/bpf_napi.node'), join(home, 'node_modules/libbpf-napi/build/Release/bpf_napi.node'));
+  run(
+    'npm',
+    'install',
+    '--ignore-scripts',
+    '--prefer-offline',
+    '--no-audit',
+    '--no-fund',
+    ...packed.map(({ filename }) => join(home, filename)),
+  );
+  cpSync(
+    join(root, 'addon/libbpf-napi/build/Release/bpf_napi.node'),
+    join(home, 'node_modules/libbpf-napi/build/Release/bpf_napi.node'),
+  );
 
   const { c, ts, commands } = example();
   mkdirSync(join(home, 'bpf'));
@@ -50,13 +68,21 @@ test('pack, install, and the example of the README', async () => {
 
   const compile = commands.find((line) => line.startsWith('npx tsc ')) ?? '';
   const modules = join(root, 'node_modules');
-  run(process.execPath, join(modules, 'typescript/bin/tsc'), '--typeRoots', join(modules, '@types'), ...compile.split(' ').slice(2));
+  run(
+    process.execPath,
+    join(modules, 'typescript/bin/tsc'),
+    '--typeRoots',
+    join(modules, '@types'),
+    ...compile.split(' ').slice(2),
+  );
 
   // Something to see: more busy threads than CPUs.
   const load = Array.from({ length: 8 }, () => spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }));
   try {
     const output = run(process.execPath, 'dist/main.js', '1.5');
-    const counts = [...output.matchAll(/^ *(\d+) us (\d+)$/gm)].map(([, slot, count]) => [Number(slot), Number(count)] as const);
+    const counts = [...output.matchAll(/^ *(\d+) us (\d+)$/gm)].map(
+      ([, slot, count]) => [Number(slot), Number(count)] as const,
+    );
     assert.ok(counts.reduce((sum, [, count]) => sum + count, 0) > 100, `the histogram has counts:\n${output}`);
     assert.ok(counts.every(([slot]) => Number.isInteger(Math.log2(slot))));
     assert.match(output, /^.{1,16} \(\d+\) waited \d+ ms for CPU \d+$/m, 'and long waits are reported');

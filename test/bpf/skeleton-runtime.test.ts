@@ -12,7 +12,8 @@ import * as assert from 'uvu/assert';
 import { compileStrictly, fixtures, scratch } from './skeleton-support.js';
 
 const directory = scratch('skeleton-runtime');
-for (const name of ['globals', 'maps', 'arena', 'ops']) copyFileSync(join(fixtures, `${name}.bpf.c`), join(directory, `${name}.bpf.c`));
+for (const name of ['globals', 'maps', 'arena', 'ops'])
+  copyFileSync(join(fixtures, `${name}.bpf.c`), join(directory, `${name}.bpf.c`));
 await build({ dir: directory });
 const load = compileStrictly(directory);
 const globals = await load('globals.skel.js');
@@ -43,7 +44,8 @@ test('globals: what is in the object is there before load', () => {
 test('globals: what is not to be seen is not there', () => {
   const specs = globals['openGlobals']();
   const names = Object.values(specs.globals).flatMap((section) => Object.keys(section as object));
-  for (const name of ['hidden_static', 'hidden_global', 'rodata_static', 'counter', 'init_task']) assert.not.ok(names.includes(name), name);
+  for (const name of ['hidden_static', 'hidden_global', 'rodata_static', 'counter', 'init_task'])
+    assert.not.ok(names.includes(name), name);
   assert.ok(names.includes('weak_global'));
   specs.close();
 });
@@ -140,7 +142,10 @@ test('maps: struct keys and values', () => {
   flows.update({ proto: 17, port: 53 }, into);
   assert.equal(new Set([...flows.keys()].map(({ port }: { port: number }) => port)), new Set([443, 53]));
   assert.is([...flows].length, 2);
-  assert.is([...flows.values()].reduce((sum: bigint, { packets }: { packets: bigint }) => sum + packets, 0n), 4n);
+  assert.is(
+    [...flows.values()].reduce((sum: bigint, { packets }: { packets: bigint }) => sum + packets, 0n),
+    4n,
+  );
   assert.equal(flows.lookupAndDelete(key), into);
   assert.is(flows.delete(key), false);
   assert.is(flows.delete({ proto: 17, port: 53 }), true);
@@ -158,9 +163,15 @@ test('maps: per CPU', () => {
   flows.update({ proto: 6, port: 443 }, { packets: 0n, bytes: 0 });
   objects.programs.count.testRun({ data: packet });
   const sum = per_cpu.lookup(0).reduce((total: bigint, { packets }: { packets: bigint }) => total + packets, 0n);
-  assert.is(sum, zeros.reduce((total, _, cpu) => total + BigInt(cpu * 100), 1n));
+  assert.is(
+    sum,
+    zeros.reduce((total, _, cpu) => total + BigInt(cpu * 100), 1n),
+  );
   assert.is([...per_cpu.entries()].length, 2);
-  assert.throws(() => per_cpu.update(0, []), (error: LoaderError) => error.code === 'BAD_VALUE');
+  assert.throws(
+    () => per_cpu.update(0, []),
+    (error: LoaderError) => error.code === 'BAD_VALUE',
+  );
 
   const { per_cpu_flows } = objects.maps;
   const numbers = zeros.map((_, cpu) => cpu + 1);
@@ -173,16 +184,22 @@ test('maps: arrays, tries, queues, stacks, and maps without types', () => {
   const objects = kept(maps['openMaps']().load());
   const { slots, routes, queue, stack, untyped } = objects.maps;
   slots.update(maps['Slot'].SLOT_SECOND, { packets: 3n, bytes: 4 });
-  assert.equal([...slots], [
-    [0, { packets: 0n, bytes: 0 }],
-    [1, { packets: 3n, bytes: 4 }],
-  ]);
+  assert.equal(
+    [...slots],
+    [
+      [0, { packets: 0n, bytes: 0 }],
+      [1, { packets: 3n, bytes: 4 }],
+    ],
+  );
   routes.update({ bits: 8, address: Uint8Array.of(10, 0, 0, 0) }, 99);
   assert.is(routes.lookup({ bits: 32, address: Uint8Array.of(10, 1, 2, 3) }), 99);
   queue.push({ packets: 1n, bytes: 1 });
   queue.push({ packets: 2n, bytes: 2 });
   assert.equal(queue.peek(), { packets: 1n, bytes: 1 });
-  assert.equal([queue.pop(), queue.pop(), queue.pop()], [{ packets: 1n, bytes: 1 }, { packets: 2n, bytes: 2 }, undefined]);
+  assert.equal(
+    [queue.pop(), queue.pop(), queue.pop()],
+    [{ packets: 1n, bytes: 1 }, { packets: 2n, bytes: 2 }, undefined],
+  );
   stack.push(5);
   stack.push(6);
   assert.is(stack.pop(), 6);
@@ -226,7 +243,8 @@ test('arena: variables are set before load and read after', () => {
 });
 
 test('operations: members are set before load, and the kernel takes them', () => {
-  const available = (): string[] => readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8').trim().split(' ');
+  const available = (): string[] =>
+    readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8').trim().split(' ');
   const specs = ops['openOps']();
   const never = specs.structOps.never.get();
   assert.is(never.name, 'colopp_never');
@@ -251,7 +269,10 @@ events('a ring of one type', async () => {
     seen.push(event as (typeof seen)[number]);
     if (seen.length === 6) break;
   }
-  assert.equal(seen.map(({ number }) => number), [0, 1, 2, 3, 4, 5]);
+  assert.equal(
+    seen.map(({ number }) => number),
+    [0, 1, 2, 3, 4, 5],
+  );
   assert.ok(seen.every(({ slot, text }) => slot === maps['Slot'].SLOT_SECOND && text === 'event'));
   assert.ok(seen.every(({ time_ns }, i) => i === 0 || time_ns > (seen[i - 1]?.time_ns ?? 0n)));
 });
@@ -272,7 +293,8 @@ events('ends with its signal', async () => {
   const objects = kept(maps['openMaps']().load());
   const signal = AbortSignal.timeout(20);
   try {
-    for await (const _ of objects.maps.events.records(maps['Event'], { signal })) assert.unreachable('no event was sent');
+    for await (const _ of objects.maps.events.records(maps['Event'], { signal }))
+      assert.unreachable('no event was sent');
     assert.unreachable('it ended by itself');
   } catch (error) {
     assert.is(error, signal.reason);
@@ -280,7 +302,10 @@ events('ends with its signal', async () => {
 });
 
 events('a record that is too short for its type is an error', () => {
-  assert.throws(() => decode(maps['Event'], new Uint8Array(8)), (error: LoaderError) => error.code === 'SHORT_RECORD');
+  assert.throws(
+    () => decode(maps['Event'], new Uint8Array(8)),
+    (error: LoaderError) => error.code === 'SHORT_RECORD',
+  );
   const event = maps['Event'].create({ number: 4, text: 'x' });
   assert.equal(decode(maps['Event'], encode(maps['Event'], event)), event);
 });

@@ -50,7 +50,11 @@ function roundTrip(name: string, codec: string, value: Expected): void {
     // Bytes of ones beneath: whatever is not written shows.
     map.raw.update(Uint8Array.of(1, 0, 0, 0), new Uint8Array(map.raw.valueBytes).fill(0xff));
     map.update(1, module[codec].create(value));
-    assert.is(objects.programs[`check_${name}`].testRun({ data: packet }).retval, 0, 'offset + 1 of the first difference');
+    assert.is(
+      objects.programs[`check_${name}`].testRun({ data: packet }).retval,
+      0,
+      'offset + 1 of the first difference',
+    );
   });
 
   test(`${name}: a value read and written again is the same bytes`, () => {

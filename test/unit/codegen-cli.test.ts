@@ -1,6 +1,15 @@
 /** The command line: what it makes, what it says, when it does nothing, how it fails. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -28,7 +37,18 @@ function project(name: string, source = SOURCE): { dir: string; args: string[] }
   writeFileSync(join(dir, 'thing.bpf.c'), source);
   writeFileSync(join(dir, 'include/event.h'), HEADER);
   writeFileSync(join(dir, 'vmlinux.h'), '/* empty */\n');
-  const args = ['build', dir, '--out-obj', join(dir, 'obj'), '--out-ts', join(dir, 'ts'), '--include', join(dir, 'include'), '--vmlinux', join(dir, 'vmlinux.h')];
+  const args = [
+    'build',
+    dir,
+    '--out-obj',
+    join(dir, 'obj'),
+    '--out-ts',
+    join(dir, 'ts'),
+    '--include',
+    join(dir, 'include'),
+    '--vmlinux',
+    join(dir, 'vmlinux.h'),
+  ];
   return { dir, args };
 }
 
@@ -86,7 +106,11 @@ test('build: the compiler speaks for itself', () => {
   assert.is(status, 1);
   assert.match(stderr, /^bpf-ts-loader: .*clang.* could not compile .*thing\.bpf\.c:\n/);
   assert.match(stderr, /thing\.bpf\.c:7:13: error: expected/);
-  assert.equal(readdirSync(join(dir, 'obj')).filter((name) => name.endsWith('.o') || name.includes('tmp')), [], 'nothing half made stays');
+  assert.equal(
+    readdirSync(join(dir, 'obj')).filter((name) => name.endsWith('.o') || name.includes('tmp')),
+    [],
+    'nothing half made stays',
+  );
 });
 
 test('build: one that fails does not hide another', async () => {
@@ -95,7 +119,12 @@ test('build: one that fails does not hide another', async () => {
   writeFileSync(join(dir, 'sound.bpf.c'), SOURCE);
   const built: string[] = [];
   try {
-    await build({ dir, include: [join(dir, 'include')], vmlinux: join(dir, 'vmlinux.h'), onProgress: ({ name }) => built.push(name) });
+    await build({
+      dir,
+      include: [join(dir, 'include')],
+      vmlinux: join(dir, 'vmlinux.h'),
+      onProgress: ({ name }) => built.push(name),
+    });
     assert.unreachable('it was built');
   } catch (error) {
     assert.instance(error, LoaderError);
@@ -121,7 +150,11 @@ test('gen: to a file or to standard output, the same text from anywhere', () => 
   assert.is(status, 0);
   assert.is(run('gen', object, '-o', join(dir, 'out.ts')).status, 0);
   assert.is(readFileSync(join(dir, 'out.ts'), 'utf8'), stdout);
-  const elsewhere = spawnSync(process.execPath, [cli, 'gen', 'obj/thing.bpf.o'], { encoding: 'utf8', cwd: dir, env: { ...process.env, LC_ALL: 'tr_TR.UTF-8', TZ: 'Asia/Tokyo' } });
+  const elsewhere = spawnSync(process.execPath, [cli, 'gen', 'obj/thing.bpf.o'], {
+    encoding: 'utf8',
+    cwd: dir,
+    env: { ...process.env, LC_ALL: 'tr_TR.UTF-8', TZ: 'Asia/Tokyo' },
+  });
   assert.is(elsewhere.stdout, stdout);
   const bytes = readFileSync(object);
   assert.is(generate(bytes, { file: object }), stdout);
@@ -148,7 +181,12 @@ for (const [what, args, status, message] of [
   ['two objects', ['gen', 'a', 'b'], 2, /takes one object, and 2 were given/],
   ['an unknown option', ['gen', 'a', '--fast'], 2, /--fast/],
   ['an object that is not there', ['gen', '/nowhere.bpf.o'], 1, /Cannot read the object: ENOENT/],
-  ['what is no object', ['gen', fileURLToPath(import.meta.url)], 1, /Cannot generate a skeleton of .*: The file is not an ELF object/],
+  [
+    'what is no object',
+    ['gen', fileURLToPath(import.meta.url)],
+    1,
+    /Cannot generate a skeleton of .*: The file is not an ELF object/,
+  ],
   ['a directory that is not there', ['build', '/nowhere'], 1, /Cannot build \/nowhere: ENOENT/],
   ['a directory without sources', ['build', '/proc/self/task'], 2, /no \*\.bpf\.c file/],
   ['no directory', ['build'], 2, /takes one directory/],

@@ -1,5 +1,25 @@
 /** The codecs that generated code is made of, on plain memory. */
-import { array, bigBits, bits, bool, f64, inspect, putBigBits, putBits, s128, s16s, shown, signedBigBits, signedBits, text, u32, u64s, u8s, u128, type Codec } from 'bpf-ts-loader/runtime';
+import {
+  array,
+  bigBits,
+  bits,
+  bool,
+  f64,
+  inspect,
+  putBigBits,
+  putBits,
+  s128,
+  s16s,
+  shown,
+  signedBigBits,
+  signedBits,
+  text,
+  u32,
+  u64s,
+  u8s,
+  u128,
+  type Codec,
+} from 'bpf-ts-loader/runtime';
 import { decode, encode } from 'bpf-ts-loader/runtime';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -17,7 +37,15 @@ test('text: up to the first NUL, or all of it', () => {
 });
 
 test('text: bytes that are no UTF-8 survive', () => {
-  const cases = [[0xff], [0xc3], [0x61, 0x80, 0x62], [0xf0, 0x9f, 0x98], [0xed, 0xa0, 0x80], [0xe2, 0x28, 0xa1], [0xc3, 0xa9, 0xfe, 0xc3, 0xa9]];
+  const cases = [
+    [0xff],
+    [0xc3],
+    [0x61, 0x80, 0x62],
+    [0xf0, 0x9f, 0x98],
+    [0xed, 0xa0, 0x80],
+    [0xe2, 0x28, 0xa1],
+    [0xc3, 0xa9, 0xfe, 0xc3, 0xa9],
+  ];
   for (const bytes of cases) {
     const padded = Uint8Array.from({ length: 16 }, (_, i) => bytes[i] ?? 0);
     assert.equal(encode(text(16), decode(text(16), padded)), padded, bytes.join());
@@ -26,7 +54,10 @@ test('text: bytes that are no UTF-8 survive', () => {
 
 test('text: too long is refused, not cut', () => {
   assert.equal(encode(text(4), 'four'), Uint8Array.from(Buffer.from('four')));
-  assert.throws(() => encode(text(4), 'fiver'), (error: Error) => error instanceof RangeError && /length 5.*room for 4/.test(error.message));
+  assert.throws(
+    () => encode(text(4), 'fiver'),
+    (error: Error) => error instanceof RangeError && /length 5.*room for 4/.test(error.message),
+  );
   assert.throws(() => encode(text(3), 'aéé'), RangeError);
 });
 
@@ -60,7 +91,14 @@ test('what is given is filled in place', () => {
 });
 
 test('bitfields at every place', () => {
-  for (const [count, shift] of [[1, 0], [3, 7], [13, 5], [25, 7], [32, 7], [17, 3]] as const) {
+  for (const [count, shift] of [
+    [1, 0],
+    [3, 7],
+    [13, 5],
+    [25, 7],
+    [32, 7],
+    [17, 3],
+  ] as const) {
     const view = new DataView(new ArrayBuffer(10));
     const value = 2 ** count - 1 - (count > 1 ? 2 : 0);
     putBits(view, 1, shift, count, value);

@@ -26,8 +26,14 @@ function accepted(object: Uint8Array): string {
   const started = performance.now();
   const text = generate(object, { file: 'x.bpf.o' });
   assert.ok(performance.now() - started < LIMIT_MS, 'it took too long');
-  const { diagnostics = [] } = ts.transpileModule(text, { reportDiagnostics: true, compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext } });
-  assert.equal(diagnostics.map(({ messageText }) => messageText), []);
+  const { diagnostics = [] } = ts.transpileModule(text, {
+    reportDiagnostics: true,
+    compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext },
+  });
+  assert.equal(
+    diagnostics.map(({ messageText }) => messageText),
+    [],
+  );
   return text;
 }
 
@@ -75,7 +81,11 @@ test('the object that is to be damaged is sound', () => {
 test('every beginning of an object', () => {
   const object = sound();
   for (let length = 0; length < object.length; length++) {
-    assert.throws(() => generate(object.subarray(0, length), { file: 'x' }), (error: unknown) => error instanceof LoaderError, `the first ${length} bytes`);
+    assert.throws(
+      () => generate(object.subarray(0, length), { file: 'x' }),
+      (error: unknown) => error instanceof LoaderError,
+      `the first ${length} bytes`,
+    );
   }
 });
 
@@ -93,7 +103,8 @@ test('bytes changed at random', () => {
   let refusals = 0;
   for (let round = 0; round < 4000; round++) {
     const damaged = Uint8Array.from(object);
-    for (let change = 0; change <= random(6); change++) damaged[random(damaged.length)] = random(2) === 0 ? random(256) : (odd[random(odd.length)] as number);
+    for (let change = 0; change <= random(6); change++)
+      damaged[random(damaged.length)] = random(2) === 0 ? random(256) : (odd[random(odd.length)] as number);
     const started = performance.now();
     try {
       generate(damaged, { file: 'x' });
@@ -116,23 +127,42 @@ test('files that are no BPF objects', () => {
 });
 
 test('an object without BTF still has programs', () => {
-  const text = accepted(elf([{ name: 'xdp', bytes: new Uint8Array(16), flags: 4 }], [{ name: 'pass', section: 'xdp', info: (1 << 4) | 2 }]));
+  const text = accepted(
+    elf([{ name: 'xdp', bytes: new Uint8Array(16), flags: 4 }], [{ name: 'pass', section: 'xdp', info: (1 << 4) | 2 }]),
+  );
   assert.match(text, /pass: this\.program\('pass'\)/);
   refused(elf([{ name: '.maps', bytes: new Uint8Array(8) }]), 'MALFORMED_BTF', /no BTF: compile with -g/);
 });
 
 test('types that contain themselves', () => {
-  refused(objectWithGlobal((btf) => btf.struct('loop', 8, [{ name: 'again', type: 1, bitOffset: 0 }])), 'MALFORMED_BTF', /"loop".*contains itself/);
-  refused(objectWithGlobal((btf) => btf.typedef('t', 1)), 'MALFORMED_BTF', /chain/);
-  refused(objectWithGlobal((btf) => btf.array(1, 2)), 'MALFORMED_BTF', /nested deeper/);
-  refused(objectWithGlobal((btf) => btf.struct('', 8, [{ name: '', type: 1, bitOffset: 0 }])), 'MALFORMED_BTF', /nested deeper/);
+  refused(
+    objectWithGlobal((btf) => btf.struct('loop', 8, [{ name: 'again', type: 1, bitOffset: 0 }])),
+    'MALFORMED_BTF',
+    /"loop".*contains itself/,
+  );
+  refused(
+    objectWithGlobal((btf) => btf.typedef('t', 1)),
+    'MALFORMED_BTF',
+    /chain/,
+  );
+  refused(
+    objectWithGlobal((btf) => btf.array(1, 2)),
+    'MALFORMED_BTF',
+    /nested deeper/,
+  );
+  refused(
+    objectWithGlobal((btf) => btf.struct('', 8, [{ name: '', type: 1, bitOffset: 0 }])),
+    'MALFORMED_BTF',
+    /nested deeper/,
+  );
 });
 
 test('types nested without end, and types that multiply', () => {
   refused(
     objectWithGlobal((btf) => {
       let id = btf.int('int', 4, true);
-      for (let depth = 0; depth < 5000; depth++) id = btf.struct(`s${depth}`, 4, [{ name: 'inner', type: id, bitOffset: 0 }]);
+      for (let depth = 0; depth < 5000; depth++)
+        id = btf.struct(`s${depth}`, 4, [{ name: 'inner', type: id, bitOffset: 0 }]);
       return id;
     }),
     'MALFORMED_BTF',
@@ -142,10 +172,15 @@ test('types nested without end, and types that multiply', () => {
     objectWithGlobal((btf) => {
       let id = btf.int('int', 4, true);
       for (let depth = 0; depth < 60; depth++) {
-        id = btf.struct('', 4, [
-          { name: depth === 0 ? 'a' : '', type: id, bitOffset: 0 },
-          { name: depth === 0 ? 'b' : '', type: id, bitOffset: 0 },
-        ], true);
+        id = btf.struct(
+          '',
+          4,
+          [
+            { name: depth === 0 ? 'a' : '', type: id, bitOffset: 0 },
+            { name: depth === 0 ? 'b' : '', type: id, bitOffset: 0 },
+          ],
+          true,
+        );
       }
       return id;
     }),
@@ -165,7 +200,11 @@ test('types nested without end, and types that multiply', () => {
 
 test('members outside of their struct', () => {
   const member = (bitOffset: number, size: number, bits?: number): Uint8Array =>
-    objectWithGlobal((btf) => btf.struct('s', size, [{ name: 'm', type: btf.int('int', 4, true), bitOffset, ...(bits === undefined ? {} : { bits }) }]));
+    objectWithGlobal((btf) =>
+      btf.struct('s', size, [
+        { name: 'm', type: btf.int('int', 4, true), bitOffset, ...(bits === undefined ? {} : { bits }) },
+      ]),
+    );
   accepted(member(0, 4));
   refused(member(8, 4), 'MALFORMED_BTF', /"m".*does not lie within its 4 bytes/);
   refused(member(3, 8), 'MALFORMED_BTF', /does not lie within/);
@@ -192,19 +231,36 @@ test('names that overlap without end', () => {
 
 test('many types of one name', () => {
   const text = accepted(
-    objectWithGlobal((btf) => {
-      const int = btf.int('int', 4, true);
-      const members = Array.from({ length: 5000 }, (_, i) => ({ name: `m${i}`, type: btf.struct('same', 4, [{ name: 'x', type: int, bitOffset: 0 }]), bitOffset: i * 32 }));
-      return btf.struct('outer', 20000, members);
-    }, 'value', 20000),
+    objectWithGlobal(
+      (btf) => {
+        const int = btf.int('int', 4, true);
+        const members = Array.from({ length: 5000 }, (_, i) => ({
+          name: `m${i}`,
+          type: btf.struct('same', 4, [{ name: 'x', type: int, bitOffset: 0 }]),
+          bitOffset: i * 32,
+        }));
+        return btf.struct('outer', 20000, members);
+      },
+      'value',
+      20000,
+    ),
   );
   assert.match(text, /export interface Same_5000 \{/);
 });
 
 test('names that would leave their comment or string', () => {
-  const evil = "*/ throw 1 /*`${process.exit(1)}'\"\\\n\u2028";
+  const evil = '*/ throw 1 /*`${process.exit(1)}\'"\\\n\u2028';
   const btf = new BtfBuilder();
-  const type = btf.struct(`${evil}s`, 4, [{ name: `${evil}m`, type: btf.enumeration(`${evil}e`, 4, [[evil, 0], ['__proto__', 1]]), bitOffset: 0 }]);
+  const type = btf.struct(`${evil}s`, 4, [
+    {
+      name: `${evil}m`,
+      type: btf.enumeration(`${evil}e`, 4, [
+        [evil, 0],
+        ['__proto__', 1],
+      ]),
+      bitOffset: 0,
+    },
+  ]);
   const variable = btf.variable(evil, type);
   btf.section('.data', 0, [{ type: variable, offset: 0, size: 4 }]);
   const object = elf(
@@ -220,7 +276,9 @@ test('names that would leave their comment or string', () => {
     ],
   );
   const text = accepted(object);
-  const { outputText } = ts.transpileModule(text, { compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, removeComments: true } });
+  const { outputText } = ts.transpileModule(text, {
+    compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, removeComments: true },
+  });
   const code = outputText.replace(/'(?:[^'\\\n]|\\.)*'/g, "''");
   assert.not.match(code, /throw 1|process\.exit/, 'outside of strings there is nothing of it');
 });

@@ -41,7 +41,9 @@ export class BtfBuilder {
   readonly #types: Uint8Array[] = [];
 
   raw(name: string, kind: number, count: number, sizeOrType: number, rest: number[] = [], flag = false): number {
-    this.#types.push(words([this.#strings.add(name), (kind << 24) | count | (flag ? 0x80000000 : 0), sizeOrType, ...rest]));
+    this.#types.push(
+      words([this.#strings.add(name), (kind << 24) | count | (flag ? 0x80000000 : 0), sizeOrType, ...rest]),
+    );
     return this.#types.length;
   }
 
@@ -67,7 +69,13 @@ export class BtfBuilder {
   }
 
   enumeration(name: string, size: number, values: [string, number][]): number {
-    return this.raw(name, 6, values.length, size, values.flatMap(([label, value]) => [this.#strings.add(label), value]));
+    return this.raw(
+      name,
+      6,
+      values.length,
+      size,
+      values.flatMap(([label, value]) => [this.#strings.add(label), value]),
+    );
   }
 
   typedef(name: string, type: number): number {

@@ -61,7 +61,8 @@ export class Btf {
 
   constructor(types: readonly BtfType[]) {
     this.types = types;
-    for (const type of types) if (type.kind === 'datasec' && !this.#sections.has(type.name)) this.#sections.set(type.name, type);
+    for (const type of types)
+      if (type.kind === 'datasec' && !this.#sections.has(type.name)) this.#sections.set(type.name, type);
   }
 
   /** The type with number `id`. */
@@ -160,7 +161,8 @@ class TypeReader {
     while (this.#at < this.#view.byteLength) types.push(this.#type());
     for (const type of types) {
       for (const id of references(type)) {
-        if (id >= types.length) throw malformed(`type "${type.name}" refers to type ${id}, and the last is ${types.length - 1}`);
+        if (id >= types.length)
+          throw malformed(`type "${type.name}" refers to type ${id}, and the last is ${types.length - 1}`);
       }
     }
     return types;

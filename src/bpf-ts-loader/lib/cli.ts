@@ -43,7 +43,9 @@ async function main(argv: string[]): Promise<number> {
       process.stdout.write(`${VERSION}\n`);
       return 0;
     default:
-      process.stderr.write(command === undefined ? USAGE : `bpf-ts-loader: there is no command "${command}"; see bpf-ts-loader --help.\n`);
+      process.stderr.write(
+        command === undefined ? USAGE : `bpf-ts-loader: there is no command "${command}"; see bpf-ts-loader --help.\n`,
+      );
       return 2;
   }
 }
@@ -67,9 +69,14 @@ function gen(args: string[]): number {
   }
   let source: string;
   try {
-    source = generate(object, { file, types: values.type, ...(values.name === undefined ? {} : { name: values.name }) });
+    source = generate(object, {
+      file,
+      types: values.type,
+      ...(values.name === undefined ? {} : { name: values.name }),
+    });
   } catch (cause) {
-    if (cause instanceof LoaderError) throw new LoaderError(cause.code, `Cannot generate a skeleton of ${file}: ${cause.message}`, { cause });
+    if (cause instanceof LoaderError)
+      throw new LoaderError(cause.code, `Cannot generate a skeleton of ${file}: ${cause.message}`, { cause });
     throw cause;
   }
   if (values.output === undefined) process.stdout.write(source);
@@ -95,7 +102,10 @@ async function buildDirectory(args: string[]): Promise<number> {
   });
   const onProgress = (built: BuiltObject): void => {
     if (built.warnings !== '') process.stderr.write(`${built.warnings}\n`);
-    if (!values.quiet) process.stdout.write(`${built.name}: ${built.upToDate ? 'up to date' : 'built'} (${Math.round(built.timeMs)} ms)\n`);
+    if (!values.quiet)
+      process.stdout.write(
+        `${built.name}: ${built.upToDate ? 'up to date' : 'built'} (${Math.round(built.timeMs)} ms)\n`,
+      );
   };
   await build({
     dir: only(positionals, 'build', 'directory'),
@@ -115,7 +125,10 @@ async function buildDirectory(args: string[]): Promise<number> {
 function only(positionals: string[], command: string, what: string): string {
   const [first, ...others] = positionals;
   if (first === undefined || others.length > 0) {
-    throw new LoaderError('BAD_USAGE', `"${command}" takes one ${what}, and ${positionals.length === 0 ? 'none was' : `${positionals.length} were`} given; see bpf-ts-loader --help.`);
+    throw new LoaderError(
+      'BAD_USAGE',
+      `"${command}" takes one ${what}, and ${positionals.length === 0 ? 'none was' : `${positionals.length} were`} given; see bpf-ts-loader --help.`,
+    );
   }
   return first;
 }

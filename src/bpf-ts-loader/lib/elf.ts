@@ -71,11 +71,17 @@ export function parseElf(file: Uint8Array): ElfFile {
   if (file.length > MAX_FILE_BYTES) throw malformed(`it has ${file.length} bytes, more than ${MAX_FILE_BYTES}`);
   if (file.length < HEADER_BYTES) throw malformed('it ends within its header');
   if (file[4] !== 2 || file[5] !== 1) {
-    throw new LoaderError('UNSUPPORTED', 'Only 64-bit little-endian objects are supported: compile with -target bpfel.');
+    throw new LoaderError(
+      'UNSUPPORTED',
+      'Only 64-bit little-endian objects are supported: compile with -target bpfel.',
+    );
   }
   const machine = view.getUint16(18, true);
   if (machine !== EM_BPF) {
-    throw new LoaderError('NOT_AN_OBJECT', `The ELF file is for machine ${machine}, not for BPF (${EM_BPF}): compile with -target bpf.`);
+    throw new LoaderError(
+      'NOT_AN_OBJECT',
+      `The ELF file is for machine ${machine}, not for BPF (${EM_BPF}): compile with -target bpf.`,
+    );
   }
 
   const tableOffset = size64(view, 40);
@@ -88,7 +94,8 @@ export function parseElf(file: Uint8Array): ElfFile {
   // More sections than fit 16 bits: the real numbers are in the first header.
   if (count === 0) count = size64(view, tableOffset + 32);
   if (namesIndex === SHN_XINDEX) namesIndex = view.getUint32(tableOffset + 40, true);
-  if (tableOffset + count * SECTION_HEADER_BYTES > file.length) throw malformed('its section table lies outside the file');
+  if (tableOffset + count * SECTION_HEADER_BYTES > file.length)
+    throw malformed('its section table lies outside the file');
 
   const headers = Array.from({ length: count }, (_, index) => {
     const at = tableOffset + index * SECTION_HEADER_BYTES;
@@ -107,7 +114,8 @@ export function parseElf(file: Uint8Array): ElfFile {
     };
   });
   const namesHeader = headers[namesIndex];
-  if (namesHeader === undefined) throw malformed(`its section names are in section ${namesIndex}, which does not exist`);
+  if (namesHeader === undefined)
+    throw malformed(`its section names are in section ${namesIndex}, which does not exist`);
   const names = new StringTable(namesHeader.bytes);
 
   const sections = headers.map((header, index): Section => {

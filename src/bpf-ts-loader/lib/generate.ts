@@ -16,7 +16,9 @@ export interface GenerateOptions {
 }
 
 /** Version of this package: part of every banner, and of what makes a build stale. */
-export const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version;
+export const VERSION = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+).version;
 
 /** Name of the object in `file`: its base name without `.bpf.o` or `.o`. */
 export function objectName(file: string): string {

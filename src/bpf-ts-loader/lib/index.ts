@@ -7,4 +7,11 @@
 export { build, type BuildOptions, type BuildResult, type BuiltObject } from './build/build.js';
 export { LoaderError, type LoaderErrorCode } from './errors.js';
 export { generate, type GenerateOptions, objectName, VERSION } from './generate.js';
-export { type ObjectMap, type ObjectModel, type ObjectProgram, type ObjectSection, type ObjectVariable, parseObject } from './object.js';
+export {
+  type ObjectMap,
+  type ObjectModel,
+  type ObjectProgram,
+  type ObjectSection,
+  type ObjectVariable,
+  parseObject,
+} from './object.js';

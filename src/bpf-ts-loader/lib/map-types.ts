@@ -37,8 +37,6 @@ export const MAP_TYPES = [
   'insn_array',
 ] as const;
 
-export type MapTypeName = (typeof MAP_TYPES)[number];
-
 /** The name of map type `type`; a type newer than this list is called by its number. */
 export function mapTypeName(type: number): string {
   return MAP_TYPES[type] ?? `type_${type}`;

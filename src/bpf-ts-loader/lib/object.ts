@@ -17,22 +17,14 @@ import {
   STV_INTERNAL,
 } from './elf.js';
 import { LoaderError } from './errors.js';
+import { type MapDefinition, mapDefinition } from './map-definition.js';
 import { mapTypeName } from './map-types.js';
 import { StringTable } from './strings.js';
 
 /** A map of the object, as libbpf will create it. */
-export interface ObjectMap {
+export interface ObjectMap extends MapDefinition {
   /** Identifier in the skeleton: the C name, or `rodata`, `data_custom`, ... for a section's map. */
   readonly name: string;
-  readonly type: string;
-  readonly typeNumber: number;
-  readonly keyBytes: number;
-  readonly valueBytes: number;
-  readonly maxEntries: number;
-  readonly flags: number;
-  /** BTF types of key and value; 0 where the object gives none. */
-  readonly keyType: number;
-  readonly valueType: number;
   /** Of a map of global data: the section, as libbpf calls it. */
   readonly section: string | undefined;
 }
@@ -83,7 +75,6 @@ const BPF_F_RDONLY_PROG = 1 << 7;
 const BPF_F_MMAPABLE = 1 << 10;
 
 type Datasec = BtfType & { kind: 'datasec' };
-type Struct = BtfType & { kind: 'struct' | 'union' };
 
 /**
  * Reads a compiled BPF object with libbpf's own rules (bpf_object__open in libbpf.c), so that maps,
@@ -142,7 +133,8 @@ class ObjectReader {
       if (symbol.type !== STT_FUNC) continue;
       const section = this.#elf.sections[symbol.section];
       // Functions in .text are subprograms.
-      if (section === undefined || section.name === '.text' || section.type !== SHT_PROGBITS || section.size === 0) continue;
+      if (section === undefined || section.name === '.text' || section.type !== SHT_PROGBITS || section.size === 0)
+        continue;
       if ((section.flags & SHF_EXECINSTR) === 0) continue;
       if (symbol.binding === STB_LOCAL) {
         throw new LoaderError(
@@ -163,18 +155,31 @@ class ObjectReader {
     }
     const datasec = this.#btf.section('.maps');
     if (datasec === undefined) {
-      throw new LoaderError('MALFORMED_BTF', 'The object has a section ".maps" of which its BTF says nothing: compile with -g.');
+      throw new LoaderError(
+        'MALFORMED_BTF',
+        'The object has a section ".maps" of which its BTF says nothing: compile with -g.',
+      );
     }
     for (const entry of datasec.vars) {
       const variable = this.#variable(datasec, entry.type);
       if (variable.linkage !== VAR_GLOBAL) {
-        throw new LoaderError('STATIC_MAP', `The map "${variable.name}" is static, which libbpf refuses: declare it outside of functions, without "static".`);
+        throw new LoaderError(
+          'STATIC_MAP',
+          `The map "${variable.name}" is static, which libbpf refuses: declare it outside of functions, without "static".`,
+        );
       }
       const definition = this.#btf.get(this.#btf.resolve(variable.type));
       if (definition.kind !== 'struct') {
-        throw new LoaderError('MALFORMED_BTF', `The map "${variable.name}" is declared as a ${definition.kind}, not as a struct.`);
+        throw new LoaderError(
+          'MALFORMED_BTF',
+          `The map "${variable.name}" is declared as a ${definition.kind}, not as a struct.`,
+        );
       }
-      this.#maps.push({ ...mapDefinition(this.#btf, variable.name, definition), name: variable.name, section: undefined });
+      this.#maps.push({
+        ...mapDefinition(this.#btf, variable.name, definition),
+        name: variable.name,
+        section: undefined,
+      });
     }
   }
 
@@ -234,7 +239,14 @@ class ObjectReader {
     if (arena === undefined || datasec === undefined) return;
     const variables = this.#globals(datasec);
     if (variables.length === 0) return;
-    this.#sections.push({ name: 'arena', section: section.name, map: arena.name, bytes: section.size, readOnly: true, variables });
+    this.#sections.push({
+      name: 'arena',
+      section: section.name,
+      map: arena.name,
+      bytes: section.size,
+      readOnly: true,
+      variables,
+    });
   }
 
   /**
@@ -249,7 +261,10 @@ class ObjectReader {
       if (variable.linkage !== VAR_GLOBAL) continue;
       const symbol = this.#symbols.get(variable.name);
       if (symbol === undefined) {
-        throw new LoaderError('MALFORMED_BTF', `The variable "${variable.name}" of section "${datasec.name}" has no symbol.`);
+        throw new LoaderError(
+          'MALFORMED_BTF',
+          `The variable "${variable.name}" of section "${datasec.name}" has no symbol.`,
+        );
       }
       if (symbol.visibility === STV_HIDDEN || symbol.visibility === STV_INTERNAL) continue;
       found.push({
@@ -269,7 +284,12 @@ class ObjectReader {
     if (btf === undefined || datasec === undefined) return;
     const externs = datasec.vars.map((entry) => {
       const variable = this.#variable(datasec, entry.type);
-      return { name: variable.name, type: variable.type, bytes: btf.sizeOf(variable.type), align: alignOf(btf, variable.name, variable.type) };
+      return {
+        name: variable.name,
+        type: variable.type,
+        bytes: btf.sizeOf(variable.type),
+        align: alignOf(btf, variable.name, variable.type),
+      };
     });
     const undefinedNames = new Set<string>();
     for (const symbol of this.#elf.symbols) {
@@ -336,71 +356,10 @@ function alignOf(btf: Btf, name: string, id: number): number {
   let type = btf.get(btf.resolve(id));
   if (type.kind === 'array') type = btf.get(btf.resolve(type.type));
   if (type.kind !== 'int' && type.kind !== 'enum') {
-    throw new LoaderError('UNSUPPORTED', `The configuration value "${name}" is declared as a ${type.kind}: declare it as a number, a bool, an enum libbpf_tristate or an array of char.`);
+    throw new LoaderError(
+      'UNSUPPORTED',
+      `The configuration value "${name}" is declared as a ${type.kind}: declare it as a number, a bool, an enum libbpf_tristate or an array of char.`,
+    );
   }
   return Math.max(1, type.size);
-}
-
-/** The declaration of a BTF-defined map: each member's *type* carries a number or a type. */
-function mapDefinition(btf: Btf, mapName: string, struct: Struct): Omit<ObjectMap, 'name' | 'section'> {
-  let typeNumber = 0;
-  let keyBytes = 0;
-  let valueBytes = 0;
-  let keyType = 0;
-  let valueType = 0;
-  let maxEntries = 0;
-  let flags = 0;
-  for (const member of struct.members) {
-    switch (member.name) {
-      case 'type':
-        typeNumber = numberIn(btf, mapName, member.name, member.type);
-        break;
-      case 'max_entries':
-        maxEntries = numberIn(btf, mapName, member.name, member.type);
-        break;
-      case 'map_flags':
-        flags = numberIn(btf, mapName, member.name, member.type);
-        break;
-      case 'key_size':
-        keyBytes = numberIn(btf, mapName, member.name, member.type);
-        break;
-      case 'value_size':
-        valueBytes = numberIn(btf, mapName, member.name, member.type);
-        break;
-      case 'key':
-        keyType = pointeeOf(btf, mapName, member.name, member.type);
-        keyBytes = btf.sizeOf(keyType);
-        break;
-      case 'value':
-        valueType = pointeeOf(btf, mapName, member.name, member.type);
-        valueBytes = btf.sizeOf(valueType);
-        break;
-      case 'values':
-        // Maps in a map or programs in a map: the value is a descriptor.
-        valueBytes = 4;
-        break;
-      default:
-        break;
-    }
-  }
-  return { type: mapTypeName(typeNumber), typeNumber, keyBytes, valueBytes, maxEntries, flags, keyType, valueType };
-}
-
-function badMap(mapName: string, field: string): LoaderError {
-  return new LoaderError('MALFORMED_BTF', `The map "${mapName}" declares "${field}" in a form that is not known: use __uint(), __ulong() or __type().`);
-}
-
-/** `int (*name)[VALUE]` (__uint) or `enum { x = VALUE } name` (__ulong). */
-function numberIn(btf: Btf, mapName: string, field: string, id: number): number {
-  const type = btf.get(btf.resolve(id));
-  if (type.kind === 'enum' && type.values.length === 1) return Number(type.values[0]?.value);
-  const array = type.kind === 'ptr' ? btf.get(btf.resolve(type.type)) : undefined;
-  if (array?.kind !== 'array') throw badMap(mapName, field);
-  return array.length;
-}
-
-function pointeeOf(btf: Btf, mapName: string, field: string, id: number): number {
-  const type = btf.get(btf.resolve(id));
-  if (type.kind !== 'ptr') throw badMap(mapName, field);
-  return type.type;
 }

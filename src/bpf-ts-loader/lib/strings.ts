@@ -25,7 +25,8 @@ export class StringTable {
     const end = this.#bytes.indexOf(0, offset);
     if (end < 0) return undefined;
     this.#budget -= end - offset;
-    if (this.#budget < 0) throw new LoaderError('MALFORMED_ELF', 'The object has names that overlap each other without end.');
+    if (this.#budget < 0)
+      throw new LoaderError('MALFORMED_ELF', 'The object has names that overlap each other without end.');
     text = decoder.decode(this.#bytes.subarray(offset, end));
     this.#known.set(offset, text);
     return text;

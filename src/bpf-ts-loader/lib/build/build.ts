@@ -80,7 +80,11 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
   const cache = join(outObj, '.bpf-ts-loader');
   const clang = await findClang(options.clang);
   const vmlinux = await vmlinuxDirectory({ vmlinux: options.vmlinux, btf: options.btf }, cache);
-  const includes = [dir, ...(options.include ?? []).map((path) => resolve(path)), ...(vmlinux === undefined ? [] : [vmlinux])];
+  const includes = [
+    dir,
+    ...(options.include ?? []).map((path) => resolve(path)),
+    ...(vmlinux === undefined ? [] : [vmlinux]),
+  ];
   const context: Context = {
     clang,
     cache,
@@ -114,7 +118,8 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
   };
   await Promise.all(Array.from({ length: Math.min(availableParallelism(), sources.length) }, worker));
   const [first] = failures;
-  if (first !== undefined) throw new LoaderError(first.code, failures.map((failure) => failure.message).join('\n\n'), { cause: first });
+  if (first !== undefined)
+    throw new LoaderError(first.code, failures.map((failure) => failure.message).join('\n\n'), { cause: first });
   return { clang: clang.version, objects };
 }
 
@@ -164,7 +169,11 @@ function skeletonOf(object: string, source: string): string {
   }
 }
 
-async function compile(context: Context, source: string, object: string): Promise<{ inputs: string[]; warnings: string }> {
+async function compile(
+  context: Context,
+  source: string,
+  object: string,
+): Promise<{ inputs: string[]; warnings: string }> {
   const { clang, args } = context;
   const temporary = `${object}.${process.pid}.tmp`;
   const depfile = `${temporary}.d`;
@@ -172,8 +181,13 @@ async function compile(context: Context, source: string, object: string): Promis
   try {
     const result = await run(clang.path, [...args, '-MD', '-MF', depfile, '-c', source, '-o', temporary]);
     if (result.status !== 0) {
-      const hint = /'vmlinux\.h' file not found/.test(result.stderr) ? '\nThe running kernel has no BTF to make vmlinux.h from: give --vmlinux or --btf.' : '';
-      throw new LoaderError('COMPILE_FAILED', `${clang.path} could not compile ${source}:\n${result.stderr.trim()}${hint}`);
+      const hint = /'vmlinux\.h' file not found/.test(result.stderr)
+        ? '\nThe running kernel has no BTF to make vmlinux.h from: give --vmlinux or --btf.'
+        : '';
+      throw new LoaderError(
+        'COMPILE_FAILED',
+        `${clang.path} could not compile ${source}:\n${result.stderr.trim()}${hint}`,
+      );
     }
     await stripDebug(clang, temporary);
     writeIfChanged(object, readFileSync(temporary));
@@ -187,7 +201,9 @@ async function compile(context: Context, source: string, object: string): Promis
 /** The prerequisites in a make rule as clang writes it. */
 export function dependencies(rule: string): string[] {
   const list = rule.replaceAll('\\\n', ' ').replace(/^.*?:\s/, '');
-  return [...list.matchAll(/(?:\\.|[^\s\\])+/g)].map(([word]) => resolve(word.replace(/\\(.)/g, '$1').replaceAll('$$', '$')));
+  return [...list.matchAll(/(?:\\.|[^\s\\])+/g)].map(([word]) =>
+    resolve(word.replace(/\\(.)/g, '$1').replaceAll('$$', '$')),
+  );
 }
 
 function readRecord(file: string): Record | undefined {
@@ -201,7 +217,11 @@ function readRecord(file: string): Record | undefined {
 function isFresh(record: Record | undefined, key: string, outputs: string[], hashes: Hashes): boolean {
   if (record?.key !== key) return false;
   const same = ([file, hash]: [string, string]): boolean => hashes.of(file) === hash;
-  return outputs.every((file) => record.outputs[file] !== undefined) && Object.entries(record.outputs).every(same) && Object.entries(record.inputs).every(same);
+  return (
+    outputs.every((file) => record.outputs[file] !== undefined) &&
+    Object.entries(record.outputs).every(same) &&
+    Object.entries(record.inputs).every(same)
+  );
 }
 
 let generator: string | undefined;

@@ -21,11 +21,18 @@ export async function findClang(wanted?: string): Promise<Clang> {
     const major = Number(/clang version (\d+)/.exec(version)?.[1] ?? 0);
     if (major >= MIN_VERSION) return { path, version };
     if (wanted !== undefined) {
-      const why = result === undefined ? 'it cannot be started' : major > 0 ? `it is version ${major}` : 'it is no clang';
-      throw new LoaderError('NO_COMPILER', `"${wanted}" cannot be used as the compiler: ${why}, and clang ${MIN_VERSION} or newer is needed.`);
+      const why =
+        result === undefined ? 'it cannot be started' : major > 0 ? `it is version ${major}` : 'it is no clang';
+      throw new LoaderError(
+        'NO_COMPILER',
+        `"${wanted}" cannot be used as the compiler: ${why}, and clang ${MIN_VERSION} or newer is needed.`,
+      );
     }
   }
-  throw new LoaderError('NO_COMPILER', `No clang ${MIN_VERSION} or newer is on the PATH: install one (on Debian: apt install clang), or name it with --clang.`);
+  throw new LoaderError(
+    'NO_COMPILER',
+    `No clang ${MIN_VERSION} or newer is on the PATH: install one (on Debian: apt install clang), or name it with --clang.`,
+  );
 }
 
 /** `clang-19`, `clang-18`, ..., and plain `clang` last: it is often the oldest. */
@@ -69,7 +76,10 @@ export function targetArch(arch: string = process.arch): string {
 export async function systemIncludes(clang: Clang): Promise<string[]> {
   const { stderr } = await run(clang.path, ['-v', '-E', '-x', 'c', '/dev/null', '-o', '/dev/null']);
   const list = /#include <\.\.\.> search starts here:\n([\s\S]*?)\nEnd of search list/.exec(stderr)?.[1] ?? '';
-  return list.split('\n').map((line) => line.trim()).filter((line) => line.startsWith('/'));
+  return list
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line.startsWith('/'));
 }
 
 /**

@@ -45,6 +45,10 @@ async function dump(source: string): Promise<string> {
     const { Btf } = await import('libbpf-napi');
     return Btf.load(source).dumpC();
   } catch (cause) {
-    throw new LoaderError('NO_VMLINUX', `Cannot make vmlinux.h from the BTF in ${source}: ${(cause as Error).message}`, { cause });
+    throw new LoaderError(
+      'NO_VMLINUX',
+      `Cannot make vmlinux.h from the BTF in ${source}: ${(cause as Error).message}`,
+      { cause },
+    );
   }
 }

@@ -54,20 +54,34 @@ export class Codecs {
       case 'bytes':
         return this.#constant(`u8x${shape.length}`, () => `${this.use('u8s')}(${shape.length})`);
       case 'array': {
-        const plain = shape.element.kind === 'scalar' && typedArrayOf(shape.element) !== undefined ? shape.element.codec : undefined;
+        const plain =
+          shape.element.kind === 'scalar' && typedArrayOf(shape.element) !== undefined
+            ? shape.element.codec
+            : undefined;
         if (plain !== undefined) {
-          return this.#constant(`${plain}x${shape.length}`, () => `${this.use(`${plain === 'pointer' ? 'u64' : plain}s`)}(${shape.length})`);
+          return this.#constant(
+            `${plain}x${shape.length}`,
+            () => `${this.use(`${plain === 'pointer' ? 'u64' : plain}s`)}(${shape.length})`,
+          );
         }
         const element = this.of(shape.element);
         const stem = element.charAt(0).toLowerCase() + element.slice(1);
-        return this.#constant(`${stem}x${shape.length}`, () => `${this.use('array')}(${element}, ${shape.length})`, `${element}[${shape.length}]`);
+        return this.#constant(
+          `${stem}x${shape.length}`,
+          () => `${this.use('array')}(${element}, ${shape.length})`,
+          `${element}[${shape.length}]`,
+        );
       }
     }
   }
 
   #enum(shape: EnumShape): string {
     const stem = shape.name.charAt(0).toLowerCase() + shape.name.slice(1);
-    return this.#constant(`${stem}Codec`, () => `${this.use('enumOf')}<${shape.name}>(${this.use(shape.codec)})`, `enum ${shape.name}`);
+    return this.#constant(
+      `${stem}Codec`,
+      () => `${this.use('enumOf')}<${shape.name}>(${this.use(shape.codec)})`,
+      `enum ${shape.name}`,
+    );
   }
 
   #constant(wanted: string, value: () => string, key = wanted): string {
@@ -83,7 +97,8 @@ export class Codecs {
 
   /** Expression for the value at byte `at` of `view`; fills `into` where the value is an object. */
   read(shape: Shape, view: string, at: string, into?: string): string {
-    if (shape.kind !== 'scalar') return `${this.of(shape)}.read(${view}, ${at}${into === undefined || shape.kind === 'text' ? '' : `, ${into}`})`;
+    if (shape.kind !== 'scalar')
+      return `${this.of(shape)}.read(${view}, ${at}${into === undefined || shape.kind === 'text' ? '' : `, ${into}`})`;
     return withEnum(shape.enum, this.#number(shape.codec, view, at));
   }
 
@@ -112,7 +127,9 @@ export class Codecs {
     const [zero, type] = isBig(shape.codec) ? ['0n', 'bigint'] : ['0', 'number'];
     if (shape.enum === undefined) return zero;
     // Where the enum has no zero, a zeroed field still is one.
-    return enumValues(shape.enum.id).includes(0n) ? `${zero} as ${shape.enum.name}` : `${zero} as ${type} as ${shape.enum.name}`;
+    return enumValues(shape.enum.id).includes(0n)
+      ? `${zero} as ${shape.enum.name}`
+      : `${zero} as ${type} as ${shape.enum.name}`;
   }
 }
 

@@ -33,7 +33,13 @@ function declare(btf: Btf, id: number, inner: string, depth: number, isParam: bo
     }
     case 'func_proto': {
       const bracketed = inner.startsWith('*') ? `(${inner})` : inner;
-      return declare(btf, type.returns, `${bracketed}(${isParam ? '...' : params(btf, type.params, depth)})`, depth + 1, isParam);
+      return declare(
+        btf,
+        type.returns,
+        `${bracketed}(${isParam ? '...' : params(btf, type.params, depth)})`,
+        depth + 1,
+        isParam,
+      );
     }
     case 'const':
     case 'volatile':
@@ -51,6 +57,8 @@ function declare(btf: Btf, id: number, inner: string, depth: number, isParam: bo
 }
 
 function params(btf: Btf, all: readonly { type: number }[], depth: number): string {
-  const shown = all.slice(0, MAX_PARAMS).map(({ type }) => (type === 0 ? '...' : declare(btf, type, '', depth + 2, true).trimEnd()));
+  const shown = all
+    .slice(0, MAX_PARAMS)
+    .map(({ type }) => (type === 0 ? '...' : declare(btf, type, '', depth + 2, true).trimEnd()));
   return [...shown, ...(all.length > MAX_PARAMS ? ['...'] : [])].join(', ') || 'void';
 }

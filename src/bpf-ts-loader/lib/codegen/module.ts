@@ -23,8 +23,12 @@ const BASE64_COLUMNS = 120;
 /** Everything of the runtime that a module may import; its own names stay clear of these. */
 const RUNTIME_NAMES = [
   ...'Codec inspect shown text array enumOf pointer u8 s8 u16 s16 u32 s32 u64 s64 u128 s128 f32 f64 bool'.split(' '),
-  ...'u8s s8s u16s s16s u32s s32s u64s s64s f32s f64s zeroBytes copyBytes bits signedBits bigBits signedBigBits'.split(' '),
-  ...'putBits putBigBits clearBits decode encode KeyedMap PerCpuMap QueueMap RingBufferMap LoaderError BpfMap BpfProgram ObjectSpecs LoadedObject OpenOptions openObject objectBase64'.split(' '),
+  ...'u8s s8s u16s s16s u32s s32s u64s s64s f32s f64s zeroBytes copyBytes bits signedBits bigBits signedBigBits'.split(
+    ' ',
+  ),
+  ...'putBits putBigBits clearBits decode encode KeyedMap PerCpuMap QueueMap RingBufferMap LoaderError BpfMap BpfProgram ObjectSpecs LoadedObject OpenOptions openObject objectBase64'.split(
+    ' ',
+  ),
 ];
 
 /** Map types whose key is an index. */
@@ -83,12 +87,15 @@ class ModuleWriter {
   #types(): Map<string, Shape> {
     const wanted = new Map<string, { id: number; hint: string }>();
     for (const map of this.#model.maps) {
-      if (map.keyType !== 0 && map.keyBytes > 0) wanted.set(`key ${map.name}`, { id: map.keyType, hint: `${map.name}_key` });
-      if (map.valueType !== 0 && map.valueBytes > 0) wanted.set(`value ${map.name}`, { id: map.valueType, hint: `${map.name}_value` });
+      if (map.keyType !== 0 && map.keyBytes > 0)
+        wanted.set(`key ${map.name}`, { id: map.keyType, hint: `${map.name}_key` });
+      if (map.valueType !== 0 && map.valueBytes > 0)
+        wanted.set(`value ${map.name}`, { id: map.valueType, hint: `${map.name}_value` });
     }
     for (const section of this.#model.sections) {
       for (const variable of section.variables) {
-        if (variable.bytes > 0) wanted.set(`${section.section} ${variable.name}`, { id: variable.type, hint: variable.name });
+        if (variable.bytes > 0)
+          wanted.set(`${section.section} ${variable.name}`, { id: variable.type, hint: variable.name });
       }
     }
     const { btf } = this.#model;
@@ -119,7 +126,10 @@ class ModuleWriter {
       ...entries(maps, (map) => [mapDoc(this.#model.btf, map), `this.map(${quote(map.section ?? map.name)})`]),
       '  };',
       '  readonly programs = {',
-      ...entries(programs, (program) => [`SEC("${commentText(program.section)}")`, `this.program(${quote(program.name)})`]),
+      ...entries(programs, (program) => [
+        `SEC("${commentText(program.section)}")`,
+        `this.program(${quote(program.name)})`,
+      ]),
       '  };',
       ...this.#globals(shapes, (section) => section.section === '.kconfig'),
       ...this.#structOps(shapes),
@@ -146,7 +156,10 @@ class ModuleWriter {
       ...entries(maps, (map) => [mapDoc(this.#model.btf, map), this.#mapHandle(map, shapes)]),
       '  };',
       '  readonly programs = {',
-      ...entries(programs, (program) => [`SEC("${commentText(program.section)}")`, `this.program(${quote(program.name)})`]),
+      ...entries(programs, (program) => [
+        `SEC("${commentText(program.section)}")`,
+        `this.program(${quote(program.name)})`,
+      ]),
       '  };',
       ...this.#globals(shapes, (section) => section.readOnly),
       '}',
@@ -166,8 +179,14 @@ class ModuleWriter {
             const place = `offset ${variable.offset}, ${plural(variable.bytes, 'byte')}`;
             const shape = shapes.get(`${section.section} ${variable.name}`);
             const codec = shape === undefined ? `${this.#codecs.use('u8s')}(0)` : this.#codecs.of(shape);
-            const declaration = this.#model.btf === undefined ? variable.name : cDeclaration(this.#model.btf, variable.type, variable.name);
-            return [`${commentText(declaration)}; ${place}`, `this.${readOnly(section) ? 'constant' : 'variable'}(${quote(map)}, ${codec}, ${variable.offset})`];
+            const declaration =
+              this.#model.btf === undefined
+                ? variable.name
+                : cDeclaration(this.#model.btf, variable.type, variable.name);
+            return [
+              `${commentText(declaration)}; ${place}`,
+              `this.${readOnly(section) ? 'constant' : 'variable'}(${quote(map)}, ${codec}, ${variable.offset})`,
+            ];
           },
           '      ',
         ),
@@ -196,13 +215,18 @@ class ModuleWriter {
   #mapHandle(map: ObjectMap, shapes: Map<string, Shape>): string {
     const name = quote(map.section ?? map.name);
     if (map.type === 'ringbuf') return `this.ringBuffer(${name})`;
-    if (map.type === 'user_ringbuf' || map.type === 'arena' || map.type === 'struct_ops' || map.section !== undefined) return `this.map(${name})`;
+    if (map.type === 'user_ringbuf' || map.type === 'arena' || map.type === 'struct_ops' || map.section !== undefined)
+      return `this.map(${name})`;
     const isQueue = map.type === 'queue' || map.type === 'stack';
     // Sizes may be left open, to be set before load; the set of keys of a bloom filter has no keys.
     if (map.valueBytes === 0 || (map.keyBytes === 0 && !isQueue)) return `this.map(${name})`;
     const value = this.#mapCodec(shapes.get(`value ${map.name}`), map.valueBytes, map.valueBytes === 4);
     if (isQueue) return `this.queue(${name}, ${value})`;
-    const key = this.#mapCodec(shapes.get(`key ${map.name}`), map.keyBytes, map.keyBytes === 4 && INDEXED.test(map.type));
+    const key = this.#mapCodec(
+      shapes.get(`key ${map.name}`),
+      map.keyBytes,
+      map.keyBytes === 4 && INDEXED.test(map.type),
+    );
     return `this.${PER_CPU.has(map.type) ? 'perCpu' : 'keyed'}(${name}, ${key}, ${value})`;
   }
 
@@ -222,7 +246,11 @@ class ModuleWriter {
   }
 }
 
-function entries<T extends { name: string }>(items: readonly T[], write: (item: T) => [doc: string, value: string], indent = '    '): string[] {
+function entries<T extends { name: string }>(
+  items: readonly T[],
+  write: (item: T) => [doc: string, value: string],
+  indent = '    ',
+): string[] {
   const names = new Names();
   return items.flatMap((item) => {
     const [doc, value] = write(item);
@@ -232,8 +260,15 @@ function entries<T extends { name: string }>(items: readonly T[], write: (item: 
 
 function mapDoc(btf: Btf | undefined, map: ObjectMap): string {
   const side = (what: string, type: number, bytes: number): string =>
-    bytes === 0 ? '' : `, ${what} ${type !== 0 && btf !== undefined ? `\`${commentText(cDeclaration(btf, type))}\` (${plural(bytes, 'byte')})` : plural(bytes, 'byte')}`;
-  const size = map.maxEntries === 0 ? '' : map.type.endsWith('ringbuf') ? `, ${plural(map.maxEntries, 'byte')}` : `, ${map.maxEntries} ${map.maxEntries === 1 ? 'entry' : 'entries'}`;
+    bytes === 0
+      ? ''
+      : `, ${what} ${type !== 0 && btf !== undefined ? `\`${commentText(cDeclaration(btf, type))}\` (${plural(bytes, 'byte')})` : plural(bytes, 'byte')}`;
+  const size =
+    map.maxEntries === 0
+      ? ''
+      : map.type.endsWith('ringbuf')
+        ? `, ${plural(map.maxEntries, 'byte')}`
+        : `, ${map.maxEntries} ${map.maxEntries === 1 ? 'entry' : 'entries'}`;
   if (map.section !== undefined) return `Holds section ${commentText(map.section)}, ${plural(map.valueBytes, 'byte')}.`;
   return `${map.type}${side('key', map.keyType, map.keyBytes)}${side('value', map.valueType, map.valueBytes)}${size}.`;
 }
@@ -260,7 +295,8 @@ function pointees(btf: Btf, sections: readonly ObjectSection[]): number[] {
 function typeNamed(btf: Btf, name: string): number {
   const kinds = ['struct', 'union', 'enum', 'typedef'];
   const id = btf.types.findIndex((type: BtfType) => type.name === name && kinds.includes(type.kind));
-  if (id < 0) throw new LoaderError('BAD_USAGE', `The object's BTF has no struct, union, enum or typedef called "${name}".`);
+  if (id < 0)
+    throw new LoaderError('BAD_USAGE', `The object's BTF has no struct, union, enum or typedef called "${name}".`);
   return id;
 }
 

@@ -56,7 +56,10 @@ export class RecordWriter {
     return [
       ...this.#header(record),
       `export interface ${name} {`,
-      ...fields.flatMap((field) => [`  ${this.#fieldDoc(field)}`, `  ${propertyKey(field.name)}: ${typeOf(field.shape)};`]),
+      ...fields.flatMap((field) => [
+        `  ${this.#fieldDoc(field)}`,
+        `  ${propertyKey(field.name)}: ${typeOf(field.shape)};`,
+      ]),
       '}',
       `export const ${name}: ${use('Codec')}<${name}> = {`,
       `  size: ${record.bytes},`,
@@ -70,7 +73,11 @@ export class RecordWriter {
       ...reads.map((line) => `    ${line}`),
       '    return into;',
       '  },',
-      fields.length > 0 ? '  write(view, offset, value) {' : writes.length > 0 ? '  write(view, offset) {' : '  write() {',
+      fields.length > 0
+        ? '  write(view, offset, value) {'
+        : writes.length > 0
+          ? '  write(view, offset) {'
+          : '  write() {',
       ...writes.map((line) => `    ${line}`),
       '  },',
       '};',
@@ -96,16 +103,27 @@ export class RecordWriter {
       '  }',
       `  static read(view: DataView, offset = 0, into = new ${name}()): ${name} {`,
       ...own.map((field) => `    ${this.#readInto(field)}`),
-      ...shared.map(({ start, end }) => `    ${copy}(view, ${plus('offset', start)}, into.#shared, ${start - base}, ${end - start});`),
+      ...shared.map(
+        ({ start, end }) =>
+          `    ${copy}(view, ${plus('offset', start)}, into.#shared, ${start - base}, ${end - start});`,
+      ),
       '    return into;',
       '  }',
       `  static write(view: DataView, offset: number, value: ${name}): void {`,
       ...this.#zeroing(record).map((line) => `    ${line}`),
-      ...shared.map(({ start, end }) => `    ${copy}(value.#shared, ${start - base}, view, ${plus('offset', start)}, ${end - start});`),
-      ...own.map((field) => `    ${this.#write(field, 'view', plus('offset', field.offset), access('value', field.name))}`),
+      ...shared.map(
+        ({ start, end }) =>
+          `    ${copy}(value.#shared, ${start - base}, view, ${plus('offset', start)}, ${end - start});`,
+      ),
+      ...own.map(
+        (field) => `    ${this.#write(field, 'view', plus('offset', field.offset), access('value', field.name))}`,
+      ),
       '  }',
       '',
-      ...own.flatMap((field) => [`  ${this.#fieldDoc(field)}`, `  ${propertyKey(field.name)}: ${typeOf(field.shape)} = ${this.#zero(field.shape)};`]),
+      ...own.flatMap((field) => [
+        `  ${this.#fieldDoc(field)}`,
+        `  ${propertyKey(field.name)}: ${typeOf(field.shape)} = ${this.#zero(field.shape)};`,
+      ]),
       `  readonly #shared = new DataView(new ArrayBuffer(${bytes}));`,
       '',
       ...overlaid.flatMap((field) => this.#accessors(field, base)),
@@ -128,7 +146,9 @@ export class RecordWriter {
       `    return ${value};`,
       '  }',
       `  set ${key}(value: ${type}) {`,
-      ...(field.bits === undefined ? [] : [`    ${this.#codecs.use('clearBits')}(this.#shared, ${at}, ${field.bits.shift}, ${field.bits.count});`]),
+      ...(field.bits === undefined
+        ? []
+        : [`    ${this.#codecs.use('clearBits')}(this.#shared, ${at}, ${field.bits.shift}, ${field.bits.count});`]),
       `    ${this.#write(field, 'this.#shared', String(at), 'value')}`,
       '  }',
     ];
@@ -138,8 +158,10 @@ export class RecordWriter {
   #shared(field: Field, at: number): { value: string; readonly: string; note: string } {
     const { shape } = field;
     const type = typeOf(shape);
-    if (field.bits !== undefined) return { value: this.#bits(field, 'this.#shared', String(at)), readonly: type, note: '' };
-    const view = shape.kind === 'bytes' ? 'Uint8Array' : shape.kind === 'array' ? typedArrayOf(shape.element) : undefined;
+    if (field.bits !== undefined)
+      return { value: this.#bits(field, 'this.#shared', String(at)), readonly: type, note: '' };
+    const view =
+      shape.kind === 'bytes' ? 'Uint8Array' : shape.kind === 'array' ? typedArrayOf(shape.element) : undefined;
     const stride = shape.kind === 'array' ? shape.element.bytes : 1;
     if (view !== undefined && at % stride === 0) {
       const length = shape.kind === 'array' || shape.kind === 'bytes' ? shape.length : 0;
@@ -148,11 +170,18 @@ export class RecordWriter {
     const value = this.#codecs.read(shape, 'this.#shared', String(at));
     if (shape.kind === 'scalar' || shape.kind === 'text') return { value, readonly: type, note: '' };
     const readonly = type.endsWith('[]') ? `readonly ${type}` : `Readonly<${type}>`;
-    return { value, readonly: shape.kind === 'record' && isClass(shape) ? type : readonly, note: '; a copy, to change it assign it back' };
+    return {
+      value,
+      readonly: shape.kind === 'record' && isClass(shape) ? type : readonly,
+      note: '; a copy, to change it assign it back',
+    };
   }
 
   #header(record: RecordShape): string[] {
-    const tails = record.tails.map(({ name, offset, type }) => ` * From offset ${offset} on follow ${commentText(cDeclaration(this.#btf, type, name))}.`);
+    const tails = record.tails.map(
+      ({ name, offset, type }) =>
+        ` * From offset ${offset} on follow ${commentText(cDeclaration(this.#btf, type, name))}.`,
+    );
     const head = `${commentText(cDeclaration(this.#btf, record.id))}: ${plural(record.bytes, 'byte')}.`;
     return tails.length === 0 ? [`/** ${head} */`] : ['/**', ` * ${head}`, ...tails, ' */'];
   }
@@ -168,7 +197,9 @@ export class RecordWriter {
   }
 
   #zero(shape: Shape): string {
-    return this.#codecs.zero(shape, (id) => (this.#btf.get(id) as BtfType & { kind: 'enum' }).values.map(({ value }) => value));
+    return this.#codecs.zero(shape, (id) =>
+      (this.#btf.get(id) as BtfType & { kind: 'enum' }).values.map(({ value }) => value),
+    );
   }
 
   #readInto(field: Field): string {

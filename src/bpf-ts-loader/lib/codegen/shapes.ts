@@ -20,7 +20,8 @@ export type Shape =
   | { kind: 'array'; element: Shape; length: number; bytes: number }
   | RecordShape;
 
-export type Scalar = 'u8' | 's8' | 'u16' | 's16' | 'u32' | 's32' | 'u64' | 's64' | 'u128' | 's128' | 'f32' | 'f64' | 'bool' | 'pointer';
+export type Scalar =
+  'u8' | 's8' | 'u16' | 's16' | 'u32' | 's32' | 'u64' | 's64' | 'u128' | 's128' | 'f32' | 'f64' | 'bool' | 'pointer';
 
 export interface EnumShape {
   readonly id: number;
@@ -91,11 +92,13 @@ export class Shapes {
       met.add(resolved);
       const type = this.#btf.get(resolved);
       if (type.kind === 'array') queue.push(type.type);
-      else if (type.kind === 'struct' || type.kind === 'union') queue.push(...type.members.map((member) => member.type));
+      else if (type.kind === 'struct' || type.kind === 'union')
+        queue.push(...type.members.map((member) => member.type));
     }
     for (const id of [...met].sort((a, b) => a - b)) {
       const type = this.#btf.get(id);
-      if (type.kind !== 'struct' && type.kind !== 'union' && (type.kind !== 'enum' || type.values.length === 0)) continue;
+      if (type.kind !== 'struct' && type.kind !== 'union' && (type.kind !== 'enum' || type.values.length === 0))
+        continue;
       const name = type.name || this.#wanted.get(id);
       if (name) this.#reserved.set(id, this.#names.claim(pascal(name)));
     }
@@ -104,10 +107,11 @@ export class Shapes {
   /** The type behind `id`'s typedefs; notes a typedef's name for a type that has none of its own. */
   #named(id: number): number {
     const resolved = this.#btf.resolve(id);
-    for (let at = id; at !== resolved; ) {
+    for (let at = id; at !== resolved;) {
       const type = this.#btf.get(at);
       if (!('type' in type)) break;
-      if (type.kind === 'typedef' && type.type === resolved && !this.#wanted.has(resolved)) this.#wanted.set(resolved, type.name);
+      if (type.kind === 'typedef' && type.type === resolved && !this.#wanted.has(resolved))
+        this.#wanted.set(resolved, type.name);
       at = type.type;
     }
     return resolved;
@@ -119,7 +123,10 @@ export class Shapes {
     const known = this.#byId.get(resolved);
     if (known !== undefined) return known;
     if (this.#open.has(resolved) || this.#open.size > MAX_NESTING) {
-      throw new LoaderError('MALFORMED_BTF', `The BTF type "${this.#btf.get(resolved).name}" (${resolved}) contains itself or is nested deeper than ${MAX_NESTING} levels.`);
+      throw new LoaderError(
+        'MALFORMED_BTF',
+        `The BTF type "${this.#btf.get(resolved).name}" (${resolved}) contains itself or is nested deeper than ${MAX_NESTING} levels.`,
+      );
     }
     this.#open.add(resolved);
     const shape = this.#make(resolved, hint);
@@ -151,7 +158,10 @@ export class Shapes {
       case 'union':
         return this.#record(id, type, hint);
       default:
-        throw new LoaderError('MALFORMED_BTF', `The BTF type "${type.name}" (${id}) of kind "${type.kind}" stands where a value is needed.`);
+        throw new LoaderError(
+          'MALFORMED_BTF',
+          `The BTF type "${type.name}" (${id}) of kind "${type.kind}" stands where a value is needed.`,
+        );
     }
   }
 
@@ -186,13 +196,17 @@ export class Shapes {
       const bytes = this.#btf.sizeOf(member.type);
       const offset = Math.floor(bitOffset / 8);
       if (bytes === 0) {
-        if (this.#btf.get(this.#btf.resolve(member.type)).kind === 'array') tails.push({ name: member.name, offset, type: member.type });
+        if (this.#btf.get(this.#btf.resolve(member.type)).kind === 'array')
+          tails.push({ name: member.name, offset, type: member.type });
         return;
       }
       const bits = bitfieldOf(this.#btf, member, bitOffset, bytes);
       const end = bits === undefined ? offset + bytes : Math.ceil((bits.offset * 8 + bits.shift + bits.count) / 8);
       if (end > type.size || (bits === undefined && bitOffset % 8 !== 0)) {
-        throw new LoaderError('MALFORMED_BTF', `The member "${member.name}" of "${type.name}" (${id}) does not lie within its ${type.size} bytes.`);
+        throw new LoaderError(
+          'MALFORMED_BTF',
+          `The member "${member.name}" of "${type.name}" (${id}) does not lie within its ${type.size} bytes.`,
+        );
       }
       fields.push({
         name: members.claim(memberName(member.name)),
@@ -204,7 +218,15 @@ export class Shapes {
         overlaid,
       });
     });
-    const shape: RecordShape = { kind: 'record', id, name, union: type.kind === 'union', bytes: type.size, fields, tails };
+    const shape: RecordShape = {
+      kind: 'record',
+      id,
+      name,
+      union: type.kind === 'union',
+      bytes: type.size,
+      fields,
+      tails,
+    };
     this.records.push(shape);
     return shape;
   }
@@ -218,9 +240,14 @@ export class Shapes {
     depth: number,
     visit: (found: { member: BtfMember; bitOffset: number; overlaid: boolean }) => void,
   ): void {
-    if (depth > MAX_NESTING) throw new LoaderError('MALFORMED_BTF', `The BTF type "${type.name}" is nested deeper than ${MAX_NESTING} levels.`);
+    if (depth > MAX_NESTING)
+      throw new LoaderError(
+        'MALFORMED_BTF',
+        `The BTF type "${type.name}" is nested deeper than ${MAX_NESTING} levels.`,
+      );
     for (const member of type.members) {
-      if (++this.#fields > MAX_FIELDS) throw new LoaderError('MALFORMED_BTF', `The object's types have more than ${MAX_FIELDS} members.`);
+      if (++this.#fields > MAX_FIELDS)
+        throw new LoaderError('MALFORMED_BTF', `The object's types have more than ${MAX_FIELDS} members.`);
       const bitOffset = base + member.bitOffset;
       if (member.name !== '') {
         visit({ member, bitOffset, overlaid });
@@ -229,7 +256,10 @@ export class Shapes {
       const inner = this.#btf.get(this.#btf.resolve(member.type));
       if (inner.kind === 'struct' || inner.kind === 'union') {
         if (bitOffset / 8 + inner.size > outerBytes) {
-          throw new LoaderError('MALFORMED_BTF', `An anonymous member of "${type.name}" does not lie within its ${outerBytes} bytes.`);
+          throw new LoaderError(
+            'MALFORMED_BTF',
+            `An anonymous member of "${type.name}" does not lie within its ${outerBytes} bytes.`,
+          );
         }
         this.#flatten(inner, bitOffset, overlaid || inner.kind === 'union', outerBytes, depth + 1, visit);
       }
@@ -243,7 +273,12 @@ function scalar(codec: Scalar, bytes: number): Shape & { kind: 'scalar' } {
 }
 
 /** Where a bitfield lies; undefined for a member that is whole bytes of its type's own size. */
-function bitfieldOf(btf: Btf, member: BtfMember, bitOffset: number, bytes: number): { offset: number; shift: number; count: number } | undefined {
+function bitfieldOf(
+  btf: Btf,
+  member: BtfMember,
+  bitOffset: number,
+  bytes: number,
+): { offset: number; shift: number; count: number } | undefined {
   let count = member.bits;
   let first = bitOffset;
   const type = btf.get(btf.resolve(member.type));
@@ -254,7 +289,10 @@ function bitfieldOf(btf: Btf, member: BtfMember, bitOffset: number, bytes: numbe
   }
   if (count === 0 || (count === bytes * 8 && first % 8 === 0)) return undefined;
   if ((type.kind !== 'int' && type.kind !== 'enum') || count > bytes * 8 || bytes > 8) {
-    throw new LoaderError('MALFORMED_BTF', `The bitfield "${member.name}" has ${count} bits of a ${type.kind} of ${bytes} bytes.`);
+    throw new LoaderError(
+      'MALFORMED_BTF',
+      `The bitfield "${member.name}" has ${count} bits of a ${type.kind} of ${bytes} bytes.`,
+    );
   }
   return { offset: Math.floor(first / 8), shift: first % 8, count };
 }

@@ -28,7 +28,11 @@ export class InitialSection {
 
   constructor(map: BpfMap, section: string) {
     const bytes = map.initialValue;
-    if (bytes === undefined) throw new LoaderError('MISMATCH', `Section "${section}" has no initial content to set: the object is not the one this skeleton was made from.`);
+    if (bytes === undefined)
+      throw new LoaderError(
+        'MISMATCH',
+        `Section "${section}" has no initial content to set: the object is not the one this skeleton was made from.`,
+      );
     this.#map = map;
     this.#section = section;
     this.#bytes = bytes;
@@ -41,7 +45,11 @@ export class InitialSection {
       size: codec.size,
       get: (into) => codec.read(this.#view, offset, into),
       set: (value) => {
-        if (this.#spent) throw new LoaderError('READ_ONLY', `A variable of section "${this.#section}" cannot be set in the specs any more: the object is loaded. Set it in the loaded object.`);
+        if (this.#spent)
+          throw new LoaderError(
+            'READ_ONLY',
+            `A variable of section "${this.#section}" cannot be set in the specs any more: the object is loaded. Set it in the loaded object.`,
+          );
         codec.write(this.#view, offset, value);
         this.#changed = true;
       },

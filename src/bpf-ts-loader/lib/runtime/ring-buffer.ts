@@ -46,7 +46,10 @@ export class RingBufferMap {
 /** Decodes a record: an event out of a ring buffer, or any value in bytes. Fills `into` if given. */
 export function decode<T>(codec: Codec<T>, record: Uint8Array, into?: T): T {
   if (record.byteLength < codec.size) {
-    throw new LoaderError('SHORT_RECORD', `A record has ${record.byteLength} bytes and its type ${codec.size}: the program sends another type than the one it is read as.`);
+    throw new LoaderError(
+      'SHORT_RECORD',
+      `A record has ${record.byteLength} bytes and its type ${codec.size}: the program sends another type than the one it is read as.`,
+    );
   }
   return codec.read(new DataView(record.buffer, record.byteOffset, record.byteLength), 0, into);
 }

@@ -16,13 +16,19 @@ function mapOf(object: BpfObject, name: string): BpfMap {
   const named = object.maps.get(name);
   if (named !== undefined) return named;
   for (const map of object.maps.values()) if (map.sectionName === name) return map;
-  throw new LoaderError('MISMATCH', `The object "${object.name}" has no map "${name}": it is not the one this skeleton was made from.`);
+  throw new LoaderError(
+    'MISMATCH',
+    `The object "${object.name}" has no map "${name}": it is not the one this skeleton was made from.`,
+  );
 }
 
 function programOf(object: BpfObject, name: string): BpfProgram {
   const program = object.programs.get(name);
   if (program === undefined) {
-    throw new LoaderError('MISMATCH', `The object "${object.name}" has no program "${name}": it is not the one this skeleton was made from.`);
+    throw new LoaderError(
+      'MISMATCH',
+      `The object "${object.name}" has no program "${name}": it is not the one this skeleton was made from.`,
+    );
   }
   return program;
 }

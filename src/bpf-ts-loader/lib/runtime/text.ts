@@ -37,7 +37,7 @@ function decode(bytes: Uint8Array): string {
 /** Decodes the longest valid pieces, and escapes the bytes between them. */
 function decodeEscaping(bytes: Uint8Array): string {
   let text = '';
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const lead = bytes[at] as number;
     const size = lead < 0x80 ? 1 : lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
     try {
