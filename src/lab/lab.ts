@@ -159,13 +159,13 @@ export class Lab {
   }
 
   /**
-   * Waits until the guest that booted on host a says that its services answer.
+   * Waits until the guest says that its services answer, on whichever host it has come to run.
    * @throws LabError after `timeoutMs`, with the end of its console
    */
   async waitForGuest(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const deadlineMs = performance.now() + timeoutMs;
     for (;;) {
-      const console = await readFile(this.log('a', 'console'), 'utf8').catch(() => '');
+      const console = (await Promise.all(hostNames.map((host) => readFile(this.log(host, 'console'), 'utf8').catch(() => '')))).join('\n');
       if (console.includes('COLOPP-GUEST-READY')) return;
       if (performance.now() > deadlineMs) throw new LabError(`The guest was not ready within ${timeoutMs / 1000} s. Its console ended with:\n${console.slice(-1000)}`);
       await sleep(50, undefined, { signal });
