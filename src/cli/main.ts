@@ -5,6 +5,7 @@ import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
 import { exitCodeOf, report } from './errors.js';
 import { labCommand } from './lab.js';
+import { monitorCommand } from './monitor.js';
 import { checkpointCommand, failoverCommand, startAloneCommand, statusCommand } from './operate.js';
 
 const program = new Command('colopp')
@@ -18,12 +19,13 @@ Examples:
   colopp demo                          watch a VM outlive its host, on this machine
   colopp agent --config agent.yaml     run a host's half of a pair
   colopp status                        what the agent of this host says
+  colopp monitor                       watch the pair, and act on it
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
   agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), startAloneCommand(),
-  doctorCommand(), labCommand(), demoCommand(),
+  monitorCommand(), doctorCommand(), labCommand(), demoCommand(),
 ]) program.addCommand(inherit(command));
 
 try {

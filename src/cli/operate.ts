@@ -7,7 +7,7 @@ import { Lab } from '../lab/lab.js';
 import { UsageError } from './errors.js';
 import { statusText } from './status-text.js';
 
-const defaultSocket = '/run/colopp/agent.sock';
+export const defaultSocket = '/run/colopp/agent.sock';
 
 interface Target { socket?: string; lab?: string; host?: string; json?: boolean }
 

@@ -1,0 +1,58 @@
+/** Runs the monitor in a terminal, from its first picture until somebody leaves. */
+
+import { render } from 'ink';
+import { App, type Setting } from './app.js';
+import type { Feed } from './feed.js';
+import { Recorder } from './recording.js';
+import { Screen } from './screen.js';
+import { Store } from './store.js';
+import type { Action } from './ui.js';
+
+export interface MonitorOptions {
+  feed: Feed;
+  setting: Omit<Setting, 'hasKeys' | 'isReplay'>;
+  ascii: boolean;
+  /** Write what is observed into this file, which must not exist. */
+  recordPath?: string;
+}
+
+/**
+ * Shows `feed` until q, Ctrl-C or a signal.
+ * @throws RecordingError; the terminal is as it was before
+ */
+export async function runMonitor({ feed, setting, ascii, recordPath }: MonitorOptions): Promise<void> {
+  const recorder = recordPath === undefined ? undefined : await Recorder.create(recordPath, feed.sources, (text) => {
+    store.observe({ kind: 'said', atMs: feed.nowMs(), source: 'recording', level: 'error', text });
+  });
+  const store: Store = new Store(feed.sources, () => feed.nowMs(), (observation) => recorder?.write(observation));
+  const screen = new Screen(process.stdout, ascii);
+  const end = new AbortController();
+  const quit = (): void => end.abort();
+  const onAction = (action: Exclude<Action, { type: 'say' }>): void => {
+    if (action.type === 'quit') quit();
+    else if (action.type === 'repaint') screen.repaint();
+    else void feed.command?.(action.target.source, action.command);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, quit);
+  // The terminal may be closed under us.
+  process.stdout.on('error', quit);
+  const hasKeys = process.stdin.isTTY;
+  screen.open();
+  // With `debug` ink hands over each picture as it is: what to write of it is the screen's business.
+  const app = render(
+    <App store={store} screen={screen} setting={{ ...setting, hasKeys, isReplay: feed.command === undefined }} onAction={onAction} />,
+    { stdout: screen as unknown as NodeJS.WriteStream, debug: true, exitOnCtrlC: true, patchConsole: false },
+  );
+  void app.waitUntilExit().then(quit, quit);
+  try {
+    await feed.run(store, end.signal);
+  } finally {
+    end.abort();
+    app.unmount();
+    screen.close();
+    store.close();
+    await recorder?.close();
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, quit);
+    process.stdout.off('error', quit);
+  }
+}

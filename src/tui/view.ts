@@ -1,0 +1,267 @@
+/** What the screen says about a model at one moment: words and figures, no layout. */
+
+import { settledPhase, type LogEvent, type Model, type Seen } from './model.js';
+import type { Level, SeenStatus } from './observation.js';
+import { byteCount, millis, perSecond, plural, span, timeOfDay, wrap } from './text.js';
+
+export type Tone = 'plain' | 'good' | 'warn' | 'bad' | 'dim';
+
+/** Label and value. */
+export type Figure = readonly [label: string, value: string, tone?: Tone];
+
+export interface View {
+  /** Is the VM protected? */
+  verdict: { word: string; tone: Tone; text: string };
+  hosts: HostView[];
+  /** What the loss of the active host would cost now; empty if nobody is known to be active. */
+  loss: { question: string; answers: { text: string; tone: Tone }[] } | undefined;
+  /** The host whose checkpoints and output are shown. */
+  subject: SubjectView | undefined;
+  /** Whom commands go to. */
+  target: Target | undefined;
+}
+
+export interface HostView {
+  source: string;
+  host: string;
+  isActive: boolean;
+  isSubject: boolean;
+  role: string;
+  phase: string;
+  phaseTone: Tone;
+  peer: string;
+  roundTrip: string;
+  generation: string;
+  vm: string;
+  /** Why there is nothing newer; undefined while what is shown is true. */
+  stale: string | undefined;
+}
+
+export interface SubjectView {
+  host: string;
+  /** How old the figures are; undefined while they are true. */
+  stale: string | undefined;
+  checkpoints: Figure[];
+  /** The longest pause of each of the last seconds, the oldest first; undefined where there was no checkpoint. */
+  pausesMs: (number | undefined)[];
+  output: Figure[];
+}
+
+export interface Target { source: string; host: string; from: string; to: string }
+
+/** A rate is over so many whole seconds. */
+const rateSeconds = 5;
+const chartSeconds = 300;
+/** A checkpoint that takes longer than this is worth showing as a phase of its own. */
+const slowCheckpointMs = 1000;
+
+/**
+ * @param nowMs on the clock of the observations
+ * @param staleMs a status older than this is no longer taken for the truth
+ * @param selected the source to show; by default the one whose VM is active
+ */
+export function viewOf(model: Model, nowMs: number, staleMs: number, selected?: string): View {
+  const isFresh = (seen: Seen): seen is Known => seen.status !== undefined && seen.gone === undefined && nowMs - seen.statusAtMs <= staleMs;
+  const known = model.seen.filter((seen): seen is Known => seen.status !== undefined);
+  const fresh = known.filter(isFresh);
+  const active = fresh.find(({ status }) => status.active);
+  const subject = known.find(({ source }) => source === selected) ?? active ?? fresh[0] ?? known[0];
+  const asked = active ?? fresh[0];
+  return {
+    verdict: verdictOf(model.seen, known, fresh, nowMs),
+    hosts: model.seen.map((seen) => hostView(seen, isFresh(seen), seen === subject, nowMs)),
+    loss: lossOf(fresh, nowMs),
+    subject: subject && subjectView(subject, isFresh(subject), nowMs),
+    target: asked && targetOf(asked, fresh),
+  };
+}
+
+type Known = Seen & { status: SeenStatus };
+
+// ---- the verdict -------------------------------------------------------------
+
+function verdictOf(seen: readonly Seen[], known: readonly Known[], fresh: readonly Known[], nowMs: number): View['verdict'] {
+  if (known.length === 0) return { word: 'WAITING', tone: 'warn', text: seen.find(({ gone }) => gone !== undefined)?.gone ?? 'No agent has answered yet.' };
+  if (fresh.length === 0) {
+    const newestMs = Math.max(...known.map(({ statusAtMs }) => statusAtMs));
+    return { word: 'NO ANSWER', tone: 'bad', text: `What is shown was true ${span(nowMs - newestMs)} ago.` };
+  }
+  const active = fresh.filter(({ status }) => status.active);
+  if (active.length > 1 && isConfirmed(active)) {
+    return { word: 'TWO SPEAK', tone: 'bad', text: `${active.map(({ status }) => status.host).join(' and ')} both run the VM. See the events.` };
+  }
+  const [speaker = fresh.find(({ status }) => status.protected)] = active;
+  if (!speaker) return withoutSpeaker(fresh);
+  const { status } = speaker;
+  if (!status.protected) {
+    const what = status.active ? `${status.host} runs the VM alone` : status.host;
+    return { word: 'NOT PROTECTED', tone: 'warn', text: `${what}: ${status.reason === '' ? settledPhase(status.phase) : status.reason}` };
+  }
+  const behind = speaker.lastCommitAtMs === undefined ? '' : `, ${span(nowMs - speaker.lastCommitAtMs)} behind`;
+  return status.active
+    ? { word: 'PROTECTED', tone: 'good', text: `${otherHost(speaker, fresh)} can take over from ${status.host}${behind}.` }
+    : { word: 'PROTECTED', tone: 'good', text: `${status.host} can take over from ${otherHost(speaker, fresh)}.` };
+}
+
+/** Two statuses are not of the same moment: all must have been asked again since the last one of them began. */
+function isConfirmed(active: readonly Known[]): boolean {
+  const latestBeginMs = Math.max(...active.map(({ activeSinceMs }) => activeSinceMs ?? Infinity));
+  return active.every(({ statusAtMs }) => statusAtMs > latestBeginMs);
+}
+
+function withoutSpeaker(fresh: readonly Known[]): View['verdict'] {
+  const telling = fresh.find(({ status }) => status.phase === 'taking-over')
+    ?? fresh.find(({ status }) => status.phase === 'fenced') ?? fresh.find(({ status }) => status.role === 'primary') ?? fresh[0];
+  const { host, phase, role, reason } = telling!.status;
+  if (phase === 'taking-over') return { word: 'TAKING OVER', tone: 'warn', text: `${host} is taking over.` };
+  return { word: 'NOT PROTECTED', tone: 'bad', text: `${host} is ${role}, ${phase}${reason === '' ? '' : `: ${reason}`}` };
+}
+
+function otherHost(seen: Known, fresh: readonly Known[]): string {
+  return seen.status.peer?.host ?? fresh.find((each) => each !== seen)?.status.host ?? 'the other host';
+}
+
+// ---- hosts -------------------------------------------------------------------
+
+function hostView(seen: Seen, isFresh: boolean, isSubject: boolean, nowMs: number): HostView {
+  const { source, status } = seen;
+  if (!status) {
+    const stale = seen.gone ?? 'no answer yet';
+    return { source, host: source, isActive: false, isSubject, role: '', phase: '', phaseTone: 'dim', peer: '', roundTrip: '', generation: '', vm: '', stale };
+  }
+  const { vm, peer } = status;
+  const phase = phaseOf(seen, status, nowMs);
+  return {
+    source, host: status.host, isActive: status.active, isSubject, role: status.role, phase,
+    phaseTone: status.protected ? 'good' : status.phase === 'fenced' || status.phase === 'ended' ? 'bad' : 'warn',
+    peer: peer ? `${peer.host} ${span(peer.silentMs)} ago` : 'none',
+    roundTrip: peer === null || peer.rttUs === null ? '' : millis(peer.rttUs / 1000),
+    generation: `${status.generation}`,
+    vm: vm.pid === null ? 'no VM' : `${vm.name} ${vm.accel}${status.active ? '' : ', silent'}`,
+    stale: isFresh ? undefined : `${span(nowMs - seen.statusAtMs)} old`,
+  };
+}
+
+/** Dozens of checkpoints a second are no changes of phase to look at; one that hangs is. */
+function phaseOf(seen: Seen, status: SeenStatus, nowMs: number): string {
+  const { checkpointingSinceMs } = seen;
+  return checkpointingSinceMs !== undefined && nowMs - checkpointingSinceMs > slowCheckpointMs ? 'checkpointing' : settledPhase(status.phase);
+}
+
+// ---- what a failover would cost ----------------------------------------------
+
+function lossOf(fresh: readonly Known[], nowMs: number): View['loss'] {
+  const active = fresh.find(({ status }) => status.active);
+  if (!active) return undefined;
+  const { status } = active;
+  const question = `If ${status.host} is lost:`;
+  if (!status.protected) return { question, answers: [{ text: 'the VM and its connections are lost with it.', tone: 'bad' }] };
+  const { heldPackets, heldBytes } = status.output;
+  const since = active.lastCommitAtMs === undefined ? 'from the last commit' : `from ${span(nowMs - active.lastCommitAtMs)} ago`;
+  const takeover = fresh.find(({ takeoverMs }) => takeoverMs !== undefined);
+  const held = heldPackets === 0 ? 'No packet waits.' : `${plural(heldPackets, 'packet')} (${byteCount(heldBytes)}) would go; TCP sends again.`;
+  const took = takeover ? ` Taking over took ${takeover.status.host} ${span(takeover.takeoverMs!)} last time.` : '';
+  return {
+    question,
+    answers: [
+      { text: `${otherHost(active, fresh)} goes on ${since}; nothing clients were told is lost.`, tone: 'plain' },
+      { text: `${held}${took}`, tone: 'plain' },
+    ],
+  };
+}
+
+// ---- checkpoints and output of one host --------------------------------------
+
+function subjectView(seen: Known, isFresh: boolean, nowMs: number): SubjectView {
+  return {
+    host: seen.status.host,
+    stale: isFresh ? undefined : `${span(nowMs - seen.statusAtMs)} old`,
+    checkpoints: checkpointFigures(seen, nowMs),
+    pausesMs: pausesOf(seen, nowMs),
+    output: outputFigures(seen),
+  };
+}
+
+function checkpointFigures(seen: Known, nowMs: number): Figure[] {
+  const { commits, pauseMsP50, pauseMsP99 } = seen.status.checkpoints;
+  const figures: Figure[] = [['commits', `${commits}`]];
+  if (pauseMsP50 !== null && pauseMsP99 !== null) figures.push(['pause', `p50 ${millis(pauseMsP50)}, p99 ${millis(pauseMsP99)}`]);
+  const rate = commitRate(seen, nowMs);
+  if (rate !== undefined) figures.push(['rate', perSecond(rate)]);
+  if (seen.lastCommitAtMs !== undefined) figures.push(['last', `${span(nowMs - seen.lastCommitAtMs)} ago`]);
+  return figures;
+}
+
+/** Over the last whole seconds in which the news were followed; undefined before the first. */
+function commitRate(seen: Seen, nowMs: number): number | undefined {
+  const now = Math.floor(nowMs / 1000);
+  const from = Math.max(now - rateSeconds, Math.ceil(seen.followedSinceMs / 1000));
+  if (from >= now) return undefined;
+  const count = seen.commitSeconds.reduce((sum, { second, count }) => second >= from && second < now ? sum + count : sum, 0);
+  return count / (now - from);
+}
+
+function pausesOf(seen: Seen, nowMs: number): (number | undefined)[] {
+  const first = Math.floor(nowMs / 1000) - chartSeconds + 1;
+  const pauses = new Array<number | undefined>(chartSeconds).fill(undefined);
+  for (const { second, maxPauseMs } of seen.commitSeconds) {
+    if (second >= first && second < first + chartSeconds) pauses[second - first] = maxPauseMs;
+  }
+  return pauses;
+}
+
+const gateWords: Record<string, string> = {
+  protected: 'holds output until a commit', pass: 'lets everything pass', closed: 'closed, nothing leaves',
+};
+
+function outputFigures(seen: Known): Figure[] {
+  const { output } = seen.status;
+  const [first, last] = [seen.samples[0], seen.samples.at(-1)];
+  const counted = (key: 'released' | 'passed' | 'dropped'): string => {
+    if (!first || !last || last[key] === 0 || last.atMs <= first.atMs) return `${last?.[key] ?? 0}`;
+    return `${last[key]}, ${perSecond(Math.max(0, last[key] - first[key]) / (last.atMs - first.atMs) * 1000)}`;
+  };
+  const figures: Figure[] = [
+    ['gate', gateWords[output.mode] ?? output.mode],
+    ['held now', output.heldPackets === 0 ? 'nothing' : `${output.heldPackets}, ${byteCount(output.heldBytes)}, for ${millis(output.oldestMs)}`],
+    ['released', counted('released')],
+    ['passed', counted('passed')],
+    ['dropped', counted('dropped'), output.droppedPackets > 0 ? 'warn' : 'plain'],
+  ];
+  if (output.leaseDroppedPackets > 0) figures.push(['no lease', `${output.leaseDroppedPackets} dropped`, 'warn']);
+  if (output.maxHoldMs > 0) figures.push(['hold', `mean ${millis(output.meanHoldMs)}, max ${millis(output.maxHoldMs)}`]);
+  return figures;
+}
+
+// ---- commands and events -----------------------------------------------------
+
+function targetOf(asked: Known, fresh: readonly Known[]): Target {
+  const other = otherHost(asked, fresh);
+  const { host, active } = asked.status;
+  return { source: asked.source, host, from: active ? host : other, to: active ? other : host };
+}
+
+const ranks: Record<Level, number> = { info: 0, warn: 1, error: 2 };
+
+/** The events of a level and those above it. */
+export function eventsFrom(events: readonly LogEvent[], level: Level): LogEvent[] {
+  return events.filter((event) => ranks[event.level] >= ranks[level]);
+}
+
+export interface EventLine { head: string; level: Level; text: string }
+
+/**
+ * As many of the newest events as fill `height` lines, the oldest first.
+ * @param back so many of the newest are left out
+ */
+export function eventLines(events: readonly LogEvent[], width: number, height: number, back: number): EventLine[] {
+  const hostWidth = Math.min(12, Math.max(0, ...events.map(({ source }) => source.length)));
+  const lines: EventLine[] = [];
+  for (let i = events.length - 1 - back; i >= 0 && lines.length < height; i--) {
+    const { atMs, level, source, text, count } = events[i]!;
+    const head = `${timeOfDay(atMs)} ${level.padEnd(5)} ${source.slice(0, hostWidth).padEnd(hostWidth)} `;
+    const wrapped = wrap(count > 1 ? `${text} (${count} times)` : text, Math.max(10, width - head.length));
+    lines.unshift(...wrapped.map((line, row) => ({ head: row === 0 ? head : ' '.repeat(head.length), level, text: line })));
+  }
+  return lines.slice(-height);
+}
