@@ -26,7 +26,6 @@
 
 #define DNS_HEADER_BYTES 12
 #define DNS_LOOK_BYTES 256
-#define DNS_NAME_MAX_BYTES 255
 #define DNS_LABELS_MAX 128
 #define DNS_LABEL_MAX_BYTES 63
 #define DNS_OPT_BYTES 11
@@ -44,7 +43,8 @@ static __always_inline bool dns_plain_type(__u16 type)
 	return type != 0 && type != DNS_TYPE_OPT && (type < 128 || type > 254);
 }
 
-/* Goes behind the name at scan->at; false if it is none. */
+/* Goes behind the name at scan->at; false if it is none.  What fits DNS_LOOK_BYTES
+ * with a header is no longer than a name may be. */
 static __always_inline bool dns_name(struct scan *scan)
 {
 	for (int i = 0; i < DNS_LABELS_MAX; i++) {
@@ -55,7 +55,7 @@ static __always_inline bool dns_name(struct scan *scan)
 			return false;
 		label = scan->bytes[at & (DNS_LOOK_BYTES - 1)];
 		scan->at = at + 1 + label;
-		if (label > DNS_LABEL_MAX_BYTES || scan->at > DNS_HEADER_BYTES + DNS_NAME_MAX_BYTES)
+		if (label > DNS_LABEL_MAX_BYTES)
 			return false;
 		if (label == 0)
 			return true;
