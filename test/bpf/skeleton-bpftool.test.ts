@@ -1,28 +1,16 @@
 /**
  * Skeletons against those of bpftool, which stands on libbpf itself: the same maps, programs and
  * globals, of the same sizes, at the same places. And what bpftool refuses is refused.
- *
- * Needs bpftool, for this test only (on Debian: apt install bpftool).
  */
-import { execFileSync } from 'node:child_process';
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build, generate, LoaderError, parseObject, type ObjectModel } from 'bpf-ts-loader';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { bpftool } from './bpftool.js';
 import { compileStrictly, fixtures, scratch } from './skeleton-support.js';
 
 const directory = scratch('skeleton-bpftool');
-
-function bpftool(...args: string[]): string {
-  try {
-    return execFileSync('bpftool', args, { encoding: 'utf8', maxBuffer: 1 << 28, stdio: 'pipe' });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
-      throw new Error('this test compares with bpftool, which is not installed: apt install bpftool');
-    throw error;
-  }
-}
 
 /** What a C skeleton declares: the members of its struct, in order. */
 function cSkeleton(object: string): { maps: string[]; programs: string[]; globals: string[] } {
