@@ -1,6 +1,6 @@
 /**
  * Every way in which a host, its agent or its QEMU can go, with clients connected, one after the
- * other in one lab. Each test leaves the pair protected again, with the hosts' parts as they fall.
+ * other in one lab. Each test but the last leaves the pair protected, with the hosts' parts as they fall.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
@@ -167,6 +167,47 @@ test("the secondary's QEMU alone is killed", async () => {
   process.kill(vmPid(doomed), 'SIGKILL');
   await assertGoesOnAlone(sinceNs);
   await untilProtected(lab, primary);
+});
+
+test('both agents are killed and come back: the VM has lived on', async () => {
+  const before = await lab.status(primary);
+  for (const host of ['a', 'b'] as const) process.kill((await lab.status(host)).pid, 'SIGKILL');
+  await sleep(500);
+  for (const host of ['a', 'b'] as const) await lab.startAgent(host);
+  assert.is(vmPid(await untilProtected(lab, primary)), vmPid(before), 'it is the same QEMU');
+  await assertUnharmed(clients!, process.hrtime.bigint());
+});
+
+test('with nobody to ask, a host that was protected stays silent until an operator decides', async () => {
+  const [survivor, lost] = [await lab.status(primary), await lab.status(other(primary))];
+  for (const pid of [survivor.pid, lost.pid, vmPid(lost)]) process.kill(pid, 'SIGKILL');
+  await sleep(400); // its lease has ended
+  await witness!.forget();
+  await lab.startAgent(primary);
+  await lab.waitFor(primary, 'fenced', (s) => s.phase === 'fenced', 2000);
+  await sleep(1000);
+  assert.is((await witness!.read())[primary].frames, 0, 'not a word');
+  const end = await colopp('start-alone', '--lab', lab.name, '--host', primary);
+  assert.is(end.code, 0, end.stderr);
+  assert.match(end.stdout, /runs the VM in generation \d+, unprotected/);
+  const aloneNs = process.hrtime.bigint();
+  await sleep(700);
+  await assertUnharmed(clients!, aloneNs);
+  assert.is(vmPid(await lab.status(primary)), vmPid(survivor), 'it is the same QEMU');
+  await lab.startAgent(other(primary));
+  await untilProtected(lab, primary);
+});
+
+test('agents that are stopped in order: the VM ends with its primary, and nobody takes it over', async () => {
+  const host = primary;
+  const [active, standby] = [await lab.status(host), await lab.status(other(host))];
+  process.kill(active.pid, 'SIGTERM');
+  await until('the agent and its VM have ended', () => !isAlive(active.pid) && !isAlive(vmPid(active)));
+  await until('the secondary gives up its VM', () => !isAlive(vmPid(standby)));
+  assert.not((await lab.status(other(host))).active);
+  process.kill(standby.pid, 'SIGTERM');
+  await until('its agent has ended', () => !isAlive(standby.pid));
+  assert.is((await colopp('lab', 'down', '--name', lab.name)).code, 0);
 });
 
 test.run();
