@@ -25,7 +25,9 @@
  * @payload_bytes   what is new in this segment: the caller delivers every byte of
  *                  the stream once and in order, leaves out what was sent before,
  *                  and gives a flow up as LOST (PHASE_LOST) when it cannot.
- * @state           zeros at the start of the stream; then only this function's
+ * @state           zeros at the start of the stream; then only this function's.
+ *                  `ended` tells how many requests these bytes end: reads and
+ *                  writes, also those that no reply follows (`noreply`)
  *
  * Returns enum request_flags.  Nothing is ever looked at twice: what a flag says
  * holds for this packet alone, except that LOST stays.

@@ -86,7 +86,6 @@ static __always_inline int http_method(struct step *s, const __u8 *token, __u32 
 	__u64 word = load_word(token);
 	__u32 letters = bytes_before(no_capital(word));
 
-	state->writing = false; /* the content before it, if any, has ended */
 	if (letters >= seen)
 		return seen < 8 ? INCOMPLETE : LOST;
 	if (letters == 8 || token[letters & 7] != ' ')
@@ -149,9 +148,8 @@ static __always_inline int http_headers_end(struct step *s, const __u8 *token, _
 	    state->marks == HTTP_NEEDS_LENGTH)
 		return LOST;
 	if (state->body_bytes > 0) {
-		/* A write until the last byte of it has gone by. */
 		state->skip_bytes = state->body_bytes;
-		state->phase = HTTP_METHOD;
+		state->phase = PHASE_CONTENT;
 	} else {
 		found_end(s);
 	}

@@ -59,7 +59,7 @@ struct parser_state {
 	__u32 left;	    /* parts of the current request still to come */
 	__u32 line_bytes;   /* of what has a bound: a header block, a line, a key */
 	__u32 body_bytes;   /* announced by a header that is not over yet */
-	__u32 ended;	    /* requests that ended in the newest packet */
+	__u32 ended;	    /* out: requests that ended in the newest packet; 0 where none are told apart */
 	__u8 pending[TOKEN_BYTES]; /* beginning of a token whose end has not come */
 };
 

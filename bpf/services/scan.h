@@ -28,8 +28,10 @@
  * has the same callback, and a loop that is not inlined takes twice the time. */
 #define SCAN_STEPS 16384
 
-/* Phase of a stream whose boundaries are unknown, in every protocol. */
+/* Phases in every protocol: the boundaries of the stream are unknown; and the
+ * request ends with the contents that are being jumped over. */
 #define PHASE_LOST 0xff
+#define PHASE_CONTENT 0xfe
 
 /* Instead of a number of bytes. */
 #define INCOMPLETE (-1) /* the rest of the token is not there yet: fewer than TOKEN_BYTES */
@@ -137,6 +139,8 @@ static __always_inline __u32 scan_bytes(struct step *s)
 			scan->next += jump - seen;
 			scan->at = scan->filled = seen = 0;
 		}
+		if (jump == skip && s->state->phase == PHASE_CONTENT)
+			found_end(s);
 	}
 	if (seen < LOOK_BYTES && scan->next < scan->end) {
 		/* A token kept from earlier packets is longer than what was kept,
@@ -178,12 +182,10 @@ static __always_inline long scan_took(struct step *s, __u32 seen, int taken)
 
 static __always_inline __u32 scan_end(struct step *s)
 {
-	struct parser_state *state = s->state;
+	const struct parser_state *state = s->state;
 
 	if (!s->scan->done)
 		scan_lose(s);
-	if (!state->phase && !state->skip_bytes)
-		state->writing = false; /* contents may be the end of a request */
 	if (state->phase != PHASE_LOST && (state->phase || state->pending_bytes || state->skip_bytes))
 		s->scan->flags |= REQUEST_PARTIAL;
 	return s->scan->flags;

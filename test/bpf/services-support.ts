@@ -63,7 +63,7 @@ export function frame(payload: Uint8Array, transport: 'tcp' | 'udp' = 'tcp'): Ui
 }
 
 /** `struct feed` of services/harness.bpf.c. */
-const FEED = { protocol: 0, firstBytes: 4, pieceBytes: 8, flags: 12, port: 16, longestBytes: 24, state: 28, trace: 84, bytes: 84 + 4096 } as const;
+const FEED = { protocol: 0, firstBytes: 4, pieceBytes: 8, flags: 12, port: 16, longestBytes: 24, ended: 28, state: 32, trace: 88, bytes: 88 + 4096 } as const;
 /** `struct __sk_buff`. */
 const SK_BUFF_BYTES = 192;
 const WHOLE = 0xffff_ffff;
@@ -120,6 +120,7 @@ export class Classifier implements Disposable {
     this.#view.setUint32(FEED.firstBytes, firstBytes, true);
     this.#view.setUint32(FEED.pieceBytes, pieceBytes, true);
     this.#view.setUint32(FEED.flags, 0, true);
+    this.#view.setUint32(FEED.ended, 0, true);
     assert.is(this.program('feed_pieces').testRun({ data: packet }).retval, 0);
     return this.#view.getUint32(FEED.flags, true);
   }
@@ -137,6 +138,11 @@ export class Classifier implements Disposable {
     return { flags: words(this.#view.getUint32(FEED.flags, true)), longestBytes: this.#view.getUint32(FEED.longestBytes, true) };
   }
 
+  /** How many requests ended in the last run of `pieces`. */
+  get ended(): number {
+    return this.#view.getUint32(FEED.ended, true);
+  }
+
   /** The flags of each byte, had each come in a packet of its own. */
   trace(protocol: Protocol, payload: Uint8Array): Uint8Array {
     this.pieces(protocol, frame(payload), 1, 1);
@@ -150,9 +156,11 @@ export class Classifier implements Disposable {
   stream(protocol: Protocol, payload: Uint8Array): string {
     const packet = frame(payload);
     const whole = words(this.pieces(protocol, packet, WHOLE, WHOLE));
+    const { ended } = this;
     for (let cut = 1; cut < payload.byteLength; cut++) {
       const cutInTwo = words(this.pieces(protocol, packet, cut, WHOLE));
       if (cutInTwo !== whole) throw new Error(`cut at ${cut}: "${cutInTwo}"; whole: "${whole}"`);
+      assert.is(this.ended, ended, `requests that ended, cut at ${cut}`);
     }
     assert.is(words(this.pieces(protocol, packet, 1, 1)), whole, 'byte by byte');
     return whole;
@@ -173,6 +181,8 @@ export class Classifier implements Disposable {
     if (reading.lost && !(flags & (LOST | PARTIAL))) fail('the kernel goes on behind what nobody can follow');
     if (!reading.lost && flags & LOST) fail('the kernel gives up what can be followed');
     if (reads.length !== reading.reads.length) fail('the kernel misses a read');
+    const endedByByte = this.ended;
+    if (endedByByte !== reading.reads.length + reading.writes.length) fail(`the kernel counts ${endedByByte} requests`);
     if (!reading.lost && Boolean(flags & PARTIAL) !== reading.partial) fail('they disagree on whether something is unfinished');
 
     const packet = frame(payload);
@@ -180,6 +190,7 @@ export class Classifier implements Disposable {
       const first = 1 + Math.floor(random() * payload.byteLength);
       const inPieces = this.pieces(protocol, packet, first, piece);
       if (inPieces !== flags) fail(`cut after ${first}, then every ${piece}: ${words(inPieces)}`);
+      if (this.ended !== endedByByte) fail(`cut after ${first}, then every ${piece}: ${this.ended} requests`);
     }
   }
 

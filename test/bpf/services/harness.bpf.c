@@ -19,6 +19,7 @@ struct feed {
 	__u32 port;	    /* of feed_live */
 	__u32 next_seq;     /* of feed_live: the next byte of the stream */
 	__u32 longest_bytes; /* out, of feed_live: the longest payload there was */
+	__u32 ended;	    /* out: requests that ended, in all pieces together */
 	struct parser_state state;
 	__u8 trace[TRACE_BYTES]; /* out: flags of each piece, at the index of its last byte */
 };
@@ -46,6 +47,7 @@ static long feed_piece(__u32 index, struct walk *w)
 		count = w->bytes - w->at;
 	flags = classify_stream(w->skb, w->offset + w->at, count, w->feed->protocol, &w->feed->state);
 	w->at += count;
+	w->feed->ended += w->feed->state.ended;
 	if (count)
 		w->feed->trace[(w->at - 1) & (TRACE_BYTES - 1)] = flags;
 	w->feed->flags = (w->feed->flags & ~REQUEST_PARTIAL) | flags;
