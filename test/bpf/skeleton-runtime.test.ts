@@ -215,6 +215,19 @@ test('maps: of maps and of programs', () => {
   assert.is(objects.maps.calls.lookup(1), objects.programs.called.id);
 });
 
+test('maps: a ring to the program', () => {
+  const objects = kept(maps['openMaps']().load());
+  const sender = objects.maps.commands.sender(maps['Command']);
+  assert.is(sender.submit({ urgent: 0, amount: 7 }), true);
+  assert.is(sender.submit({ urgent: 1, amount: 2 }), true);
+  assert.is(objects.programs.drain.testRun({ data: packet }).retval, 2);
+  assert.is(objects.globals.bss.received.get(), 2007n);
+  let sent = 0;
+  while (sender.submit({ urgent: 0, amount: 1 })) sent++;
+  assert.ok(sent > 100 && sent < 4096 / 16 + 1, `${sent} records fill the ring`);
+  sender.close();
+});
+
 test('maps: sized before load', () => {
   const specs = maps['openMaps']();
   specs.maps.flows.resize(3);

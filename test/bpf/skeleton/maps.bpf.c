@@ -134,6 +134,28 @@ SEC("tc") int send(struct __sk_buff *skb)
 	return 0;
 }
 
+struct command {
+	__u8 urgent;
+	__u32 amount;
+};
+const struct command *unused_command __attribute__((unused));
+
+__u64 received;
+
+static long on_command(struct bpf_dynptr *record, void *context)
+{
+	const struct command *command = bpf_dynptr_data(record, 0, sizeof(*command));
+
+	if (command)
+		received += command->urgent ? command->amount * 1000 : command->amount;
+	return 0;
+}
+
+SEC("tc") int drain(struct __sk_buff *skb)
+{
+	return bpf_user_ringbuf_drain(&commands, on_command, NULL, 0);
+}
+
 SEC("tc") int count(struct __sk_buff *skb)
 {
 	struct flow flow;

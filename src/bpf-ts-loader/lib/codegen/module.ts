@@ -26,7 +26,7 @@ const RUNTIME_NAMES = [
   ...'u8s s8s u16s s16s u32s s32s u64s s64s f32s f64s zeroBytes copyBytes bits signedBits bigBits signedBigBits'.split(
     ' ',
   ),
-  ...'putBits putBigBits clearBits decode encode KeyedMap PerCpuMap QueueMap RingBufferMap LoaderError BpfMap BpfProgram ObjectSpecs LoadedObject OpenOptions openObject objectBase64'.split(
+  ...'putBits putBigBits clearBits decode encode KeyedMap PerCpuMap QueueMap RingBufferMap UserRingMap RecordSender LoaderError BpfMap BpfProgram ObjectSpecs LoadedObject OpenOptions openObject objectBase64'.split(
     ' ',
   ),
 ];
@@ -215,8 +215,8 @@ class ModuleWriter {
   #mapHandle(map: ObjectMap, shapes: Map<string, Shape>): string {
     const name = quote(map.section ?? map.name);
     if (map.type === 'ringbuf') return `this.ringBuffer(${name})`;
-    if (map.type === 'user_ringbuf' || map.type === 'arena' || map.type === 'struct_ops' || map.section !== undefined)
-      return `this.map(${name})`;
+    if (map.type === 'user_ringbuf') return `this.userRing(${name})`;
+    if (map.type === 'arena' || map.type === 'struct_ops' || map.section !== undefined) return `this.map(${name})`;
     const isQueue = map.type === 'queue' || map.type === 'stack';
     // Sizes may be left open, to be set before load; the set of keys of a bloom filter has no keys.
     if (map.valueBytes === 0 || (map.keyBytes === 0 && !isQueue)) return `this.map(${name})`;

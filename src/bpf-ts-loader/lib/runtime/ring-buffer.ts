@@ -1,4 +1,4 @@
-import { type BpfMap, RingBuffer, type RingBufferOptions } from 'libbpf-napi';
+import { type BpfMap, RingBuffer, type RingBufferOptions, UserRingBuffer } from 'libbpf-napi';
 
 import { LoaderError } from '../errors.js';
 import type { Codec } from './codec.js';
@@ -40,6 +40,56 @@ export class RingBufferMap {
     } finally {
       ring.close();
     }
+  }
+}
+
+/** A ring buffer from here to the kernel, whose program takes records with `bpf_user_ringbuf_drain()`. Linux 6.1. */
+export class UserRingMap {
+  /** The untyped map. */
+  readonly raw: BpfMap;
+
+  constructor(raw: BpfMap) {
+    this.raw = raw;
+  }
+
+  /** A producer of raw records. */
+  open(): UserRingBuffer {
+    return new UserRingBuffer(this.raw);
+  }
+
+  /** A producer of records of one type. */
+  sender<T>(codec: Codec<T>): RecordSender<T> {
+    return new RecordSender(this.open(), codec);
+  }
+}
+
+/** Sends records of one type. */
+export class RecordSender<T> {
+  readonly #ring: UserRingBuffer;
+  readonly #codec: Codec<T>;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+
+  constructor(ring: UserRingBuffer, codec: Codec<T>) {
+    this.#ring = ring;
+    this.#codec = codec;
+    this.#bytes = new Uint8Array(codec.size);
+    this.#view = new DataView(this.#bytes.buffer);
+  }
+
+  /** Sends a record; false when the ring has no room for it now. */
+  submit(record: T): boolean {
+    this.#codec.write(this.#view, 0, record);
+    return this.#ring.submit(this.#bytes);
+  }
+
+  /** Ends sending; what was sent stays in the ring. Idempotent. */
+  close(): void {
+    this.#ring.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

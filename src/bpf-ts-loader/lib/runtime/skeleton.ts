@@ -4,7 +4,7 @@ import { LoaderError } from '../errors.js';
 import type { Codec } from './codec.js';
 import { type Constant, InitialSection, LoadedSection, type Variable } from './globals.js';
 import { KeyedMap, PerCpuMap, QueueMap } from './maps.js';
-import { RingBufferMap } from './ring-buffer.js';
+import { RingBufferMap, UserRingMap } from './ring-buffer.js';
 
 /** Opens the object inside a generated module. */
 export function openObject(name: string, base64: string, options: OpenOptions): BpfObject {
@@ -115,6 +115,10 @@ export abstract class LoadedObject {
 
   protected ringBuffer(name: string): RingBufferMap {
     return new RingBufferMap(this.map(name));
+  }
+
+  protected userRing(name: string): UserRingMap {
+    return new UserRingMap(this.map(name));
   }
 
   protected variable<T>(section: string, codec: Codec<T>, offset: number): Variable<T> {
