@@ -265,7 +265,7 @@ export class Agent {
       case 'trigger-checkpoint': return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
       case 'drop-secondary':
         this.#closeRelay('protection has ended');
-        return this.#now('Letting the VM go on', () => this.#vm.dropSecondary());
+        return void this.#dropSecondary();
       case 'take-over-vm': return void this.#takeOver();
       case 'pause-vm': return this.#now('Pausing the secondary VM', () => this.#vm.pause());
       case 'gate': return this.#gate.setMode(effect.mode);
@@ -308,6 +308,15 @@ export class Agent {
   /** Tells of a failure, unless QEMU is ending: then that is the news, and calls for another answer. */
   async #failed(what: string, reason: string, epoch = this.#vmEpoch): Promise<void> {
     if (!await this.#vm.isEnding() && epoch === this.#vmEpoch) this.#dispatch({ type: 'failed', what, reason });
+  }
+
+  async #dropSecondary(): Promise<void> {
+    const epoch = this.#vmEpoch;
+    const news = await this.#vm.dropSecondary().then<PairEvent, PairEvent>(
+      () => ({ type: 'secondary-dropped' }),
+      (error: unknown) => ({ type: 'drop-failed', reason: (error as Error).message }),
+    );
+    if (epoch === this.#vmEpoch) this.#dispatch(news);
   }
 
   async #takeOver(): Promise<void> {

@@ -64,6 +64,8 @@ export interface PairState {
   commits: number;
   /** Until then the peer counts on us: the newest heartbeat of ours that it acknowledged, and a lease. */
   trustedUntilNs: bigint;
+  /** A lost secondary is being asked, in rounds: since when, the last one, and how many are left. */
+  asking: { sinceNs: bigint; roundNs: bigint; rounds: number } | undefined;
   /** Why the VM is not protected, in words for people. */
   reason: string;
 }
@@ -94,6 +96,9 @@ export type PairEvent =
   | { type: 'held'; oldestNs: bigint }
   | { type: 'hold-limit' }
   | { type: 'timer'; name: TimerName }
+  /** `drop-secondary` is done, and the VM runs; or it does not, and this host may have none any more. */
+  | { type: 'secondary-dropped' }
+  | { type: 'drop-failed'; reason: string }
   | { type: 'took-over' }
   | { type: 'takeover-failed'; reason: string }
   /** An effect could not be carried out. */

@@ -26,13 +26,14 @@ import type { Effect, PairConfig, PairEvent, PairState, Phase, Step, TimerName }
 export type * from './pair-types.js';
 
 const nsPerMs = 1_000_000n;
+const askRounds = 10;
 /** The peer takes no longer reasons; most of them come from elsewhere. */
 const longestReason = 500;
 
 export function initialState(role: PairState['role']): PairState {
   return {
     role, phase: 'alone', generation: 0, peer: undefined, holding: false, checkpoint: undefined,
-    commits: 0, trustedUntilNs: 0n, reason: 'not started',
+    commits: 0, trustedUntilNs: 0n, asking: undefined, reason: 'not started',
   };
 }
 
@@ -94,6 +95,8 @@ class Machine {
       case 'held': return this.#onHeld(event.oldestNs);
       case 'hold-limit': return this.#startCheckpoint();
       case 'timer': return this.#onTimer(event.name);
+      case 'secondary-dropped': return this.#onDropped();
+      case 'drop-failed': return this.#onDropFailed(event.reason);
       case 'took-over': return this.#onTookOver();
       case 'takeover-failed': return this.#onTakeoverFailed(event.reason);
       case 'failed': return this.#onFailed(event.what, event.reason);
@@ -122,9 +125,13 @@ class Machine {
     this.#do({ type: 'note', level, code, text });
   }
 
+  get #askNs(): bigint {
+    return BigInt(this.#config.askMs) * nsPerMs;
+  }
+
   /** The peer has counted on us for so long ago that it may have decided without us. */
   get #slept(): boolean {
-    return this.#nowNs > this.state.trustedUntilNs + BigInt(this.#config.askMs) * nsPerMs / 2n;
+    return this.#nowNs > this.state.trustedUntilNs + this.#askNs / 2n;
   }
 
   // ---- beginning -----------------------------------------------------------
@@ -233,7 +240,7 @@ class Machine {
         else this.#greet(); // so that the primary learns of its mistake
         return;
       case 'request-failover':
-        if (state.role === 'primary') this.#handOver('an operator asked for it');
+        if (state.role === 'primary') this.#failover();
         return;
       case 'request-checkpoint':
         return this.#startCheckpoint();
@@ -361,8 +368,7 @@ class Machine {
       case 'sync-timeout':
         return this.#onBroken('SYNC_TIMEOUT', `pairing took longer than ${this.#config.syncTimeoutMs} ms`);
       case 'ask':
-        if (state.phase === 'parting') this.#goAlone(state.reason);
-        return;
+        return this.#askAgain();
       case 'retry':
         // A secondary is dialled by its primary, never the other way round.
         if (state.role === 'primary' && state.peer === undefined) this.#do({ type: 'dial' });
@@ -407,7 +413,20 @@ class Machine {
    */
   #ask(reason: string): void {
     this.#part(reason);
-    this.#do({ type: 'timer', name: 'ask', ms: this.#config.askMs }, { type: 'dial' });
+    this.state.asking = { sinceNs: this.#nowNs, roundNs: this.#nowNs, rounds: askRounds };
+    this.#do({ type: 'timer', name: 'ask', ms: this.#config.askMs / askRounds }, { type: 'dial' });
+  }
+
+  /** Only time in which this host was awake counts: else the answer may be waiting unread. */
+  #askAgain(): void {
+    const { phase, asking, reason } = this.state;
+    if (phase !== 'parting' || !asking) return;
+    const late = this.#nowNs - asking.roundNs > 2n * this.#askNs / BigInt(askRounds);
+    asking.rounds = late ? askRounds : asking.rounds - 1;
+    asking.roundNs = this.#nowNs;
+    if (this.#nowNs - asking.sinceNs > 3n * this.#askNs / 2n) this.#fence('this host slept while it asked for the peer; waiting for its word (or "colopp start-alone")');
+    else if (asking.rounds === 0) this.#goAlone(reason);
+    else this.#do({ type: 'timer', name: 'ask', ms: this.#config.askMs / askRounds }, { type: 'dial' });
   }
 
   #onUnreached(sign: 'absent' | 'refused' | 'silent', reason: string): void {
@@ -416,8 +435,8 @@ class Machine {
     if (state.phase === 'parting') {
       // A restarted agent gives an earlier secondary up; one that refuses us lives, and decides.
       if (sign === 'absent') return this.#goAlone(state.reason);
-      if (sign === 'refused') return this.#fence(`the peer may take over: ${reason}`);
-      return this.#do({ type: 'timer', name: 'retry', ms: this.#config.askMs / 10 });
+      if (sign === 'refused') this.#fence(`the peer may take over: ${reason}`);
+      return;
     }
     this.#do({ type: 'timer', name: 'retry', ms: this.#config.retryMs });
   }
@@ -432,9 +451,21 @@ class Machine {
       this.#send({ type: 'refuse', code, reason });
     } else if (this.#hasSecondary && state.phase !== 'parting') {
       this.#note('error', code, `Protection ends: ${reason}`);
-      this.#part(reason);
-      this.#send({ type: 'unprotect', reason });
+      const dropping = this.#part(reason);
+      if (!dropping) this.#send({ type: 'unprotect', reason });
     }
+  }
+
+  /** The secondary is asked to give its VM up only now that ours is seen to live. */
+  #onDropped(): void {
+    if (this.state.phase === 'parting') this.#send({ type: 'unprotect', reason: this.state.reason });
+  }
+
+  #onDropFailed(reason: string): void {
+    const { state } = this;
+    if (state.phase === 'parting' && state.commits > 0) this.#handOver(`the VM does not go on: ${reason}`);
+    else this.#note('error', 'FAILED', `The VM could not be let go on: ${reason}`);
+    if (state.phase === 'parting') this.#send({ type: 'unprotect', reason });
   }
 
   #onFailed(what: string, reason: string): void {
@@ -449,12 +480,15 @@ class Machine {
   /**
    * Primary: the VM runs on at once, but it is heard only when the secondary
    * can no longer take over: it says so, or is dead.
+   * @returns whether the secondary must be dropped first
    */
-  #part(reason: string): void {
+  #part(reason: string): boolean {
     const { state } = this;
+    const dropping = state.phase !== 'pairing' && state.phase !== 'parting';
     this.#cancelTimers();
-    if (state.phase !== 'pairing' && state.phase !== 'parting') this.#do({ type: 'drop-secondary' });
+    if (dropping) this.#do({ type: 'drop-secondary' });
     Object.assign(state, { phase: 'parting', checkpoint: undefined, reason } satisfies Partial<PairState>);
+    return dropping;
   }
 
   /** This host is silent until the peer, or an operator, says who runs the VM. Its own is kept. */
@@ -476,7 +510,7 @@ class Machine {
       this.#giveUpSecondary(reason);
       if (phase === 'taking-over') this.#greet();
       else this.#send({ type: 'refuse', code: 'VM_EXITED', reason: `the secondary's QEMU has ended: ${reason}` });
-    } else if (isProtected(state) && !clean) {
+    } else if (!clean && (isProtected(state) || (state.phase === 'parting' && state.commits > 0))) {
       this.#handOver(`the primary's QEMU has ended: ${reason}`);
     } else if (state.phase !== 'fenced') {
       this.#end(reason);
@@ -485,12 +519,13 @@ class Machine {
 
   /** Primary: silence this host and let the secondary speak. Its greeting will tell that it does. */
   #handOver(reason: string): void {
-    const { state } = this;
-    if (!isProtected(state)) {
-      return this.#note('error', 'NOT_PROTECTED', 'No failover: the VM is not protected, the secondary cannot take over.');
-    }
-    this.#fence(`the VM is being handed over to ${state.peer?.host ?? 'the secondary'}: ${reason}`);
+    this.#fence(`the VM is being handed over to ${this.state.peer?.host ?? 'the secondary'}: ${reason}`);
     this.#send({ type: 'take-over', reason });
+  }
+
+  #failover(): void {
+    if (isProtected(this.state)) this.#handOver('an operator asked for it');
+    else this.#note('error', 'NOT_PROTECTED', 'No failover: the VM is not protected, the secondary cannot take over.');
   }
 
   /** Primary: the secondary has no VM any more; go on without. */
@@ -559,7 +594,7 @@ class Machine {
         else this.#send({ type: 'request-checkpoint' });
         return;
       case 'failover':
-        if (state.role === 'primary') this.#handOver('an operator asked for it');
+        if (state.role === 'primary') this.#failover();
         else this.#send({ type: 'request-failover' });
         return;
       case 'start-alone':
@@ -578,6 +613,9 @@ class Machine {
     this.#persist(true);
     this.#do({ type: 'discard' }, { type: 'start-vm' });
     this.#speak();
+    // The peer does not say again what it is: they meet anew.
+    this.#do({ type: 'hang-up', reason });
+    state.peer = undefined;
   }
 
   /**

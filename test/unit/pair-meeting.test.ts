@@ -78,7 +78,7 @@ test('a fenced primary is not moved by refusals, lost sessions or unreached peer
 test('an operator can end the fencing, in a generation of its own', () => {
   const bench = fenced();
   assert.equal(bench.on({ type: 'command', command: 'start-alone' }), [
-    'persist primary 5 true', 'discard', 'start-vm', 'gate pass', 'announce', 'timer retry 1000', 'send greeting',
+    'persist primary 5 true', 'discard', 'start-vm', 'gate pass', 'announce', 'timer retry 1000', 'send greeting', 'hang-up',
   ]);
   assert.is(bench.state.phase, 'active-alone');
   const other = primaryAt('protected');

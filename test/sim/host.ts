@@ -1,0 +1,336 @@
+/**
+ * A simulated host: its agent is src/agent/agent.ts without the work. What the
+ * state machine decides is carried out on the simulated gate, QEMU and network.
+ */
+
+import { initialState, isProtected, step, type Effect, type PairConfig, type PairEvent, type PairState, type Role, type TimerName } from '../../src/protocol/pair.js';
+import { Gate, type Output } from './gate.js';
+import type { End, HostName, Network } from './network.js';
+import { Process } from './process.js';
+import { Session, type SessionRules } from './session.js';
+import { Qemu, type QemuEvent, type Relay, type Request } from './vm.js';
+import { cancel, ms, type Task, type World } from './world.js';
+
+/** The protocol's own step, or one that was broken on purpose. */
+export type Rules = SessionRules & { step: typeof step };
+
+export interface Remembered { role: Role; generation: number; mayRunAlone: boolean }
+
+export interface HostEvents {
+  deliver: (output: Output) => void;
+  /** A VM is started from nothing. */
+  onColdBoot: (host: Host, qemu: Qemu) => void;
+}
+
+export class Host {
+  readonly name: HostName;
+  readonly world: World;
+  readonly network: Network;
+  readonly config: PairConfig;
+  readonly rules: Rules;
+  readonly gate: Gate;
+  /** Everything that ever ran here, the last one possibly still. */
+  readonly qemus: Qemu[] = [];
+  agent: Agent | undefined;
+  powered = true;
+  remembered: Remembered | undefined;
+  /** Wall clock minus monotonic clock. */
+  wallOffsetUs: number;
+  /** Agents, VMs and effects so far: names, and places for faults. */
+  agents = 0;
+  effects = 0;
+  /** Called before and after each effect with its number. */
+  onEffect: (count: number, moment: 'before' | 'after') => void = () => {};
+  onStop: () => void = () => {};
+  readonly events: HostEvents;
+
+  constructor(world: World, network: Network, name: HostName, config: PairConfig, rules: Rules, events: HostEvents) {
+    this.world = world;
+    this.network = network;
+    this.name = name;
+    this.config = config;
+    this.rules = rules;
+    this.events = events;
+    this.wallOffsetUs = world.random.int(1, 1e9);
+    this.gate = new Gate(world, events.deliver);
+  }
+
+  get qemu(): Qemu | undefined {
+    const last = this.qemus.at(-1);
+    return last?.alive ? last : undefined;
+  }
+
+  startAgent(role: Role): void {
+    if (!this.powered || this.agent?.process.alive) return;
+    this.agent = new Agent(this, role);
+  }
+
+  launch(guest: Qemu['guest']): Qemu {
+    const name = `vm-${this.name}${this.qemus.length + 1}`;
+    const qemu = new Qemu(this.world, name, this.gate, () => this.world.nowUs + this.wallOffsetUs, guest);
+    this.qemus.push(qemu);
+    return qemu;
+  }
+
+  /** A client's packet on this host's bridge. */
+  receive(request: Request): void {
+    if (this.powered && this.gate.admits()) this.qemu?.input(() => this.qemu?.receive(request));
+  }
+
+  powerOff(): void {
+    this.world.log(this.name, () => 'loses power');
+    this.powered = false;
+    this.network.power(this.name, false);
+    this.agent?.process.kill();
+    this.qemu?.kill();
+    this.gate.mode = 'closed';
+  }
+
+  powerOn(): void {
+    if (this.powered) return;
+    this.world.log(this.name, () => 'has power again');
+    this.powered = true;
+    this.network.power(this.name, true);
+  }
+}
+
+export class Agent {
+  readonly process: Process;
+  state: PairState;
+  readonly #host: Host;
+  readonly #session: Session;
+  readonly #timers = new Map<TimerName, Task>();
+  readonly #pending: PairEvent[] = [];
+  #dispatching = false;
+  #vmEpoch = 0;
+  /** Whose events are news. */
+  #watched: Qemu | undefined;
+  #relay: { end: End; port: Relay } | undefined;
+  /** Starts and ends of QEMU, one after the other: when the last one is over. */
+  #busyUntilUs = 0;
+
+  constructor(host: Host, role: Role) {
+    const { world } = host;
+    this.#host = host;
+    this.process = new Process(world, `${host.name}${++host.agents}`);
+    this.state = initialState(role);
+    host.gate.open(this.process);
+    host.gate.onNotice = (notice, oldestNs) => this.#input(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' });
+    const adopted = host.qemu;
+    if (adopted) this.#watch(adopted);
+    this.#session = new Session(world, host.network, host.name, this.process, host.rules, {
+      onUp: () => this.dispatch({ type: 'peer-up' }),
+      onMessage: (message) => this.dispatch({ type: 'message', message }),
+      onLost: (reason) => this.dispatch({ type: 'peer-lost', reason }),
+      onUnreached: (sign, reason) => this.dispatch({ type: 'peer-unreached', sign, reason }),
+      onAck: (sentNs) => this.dispatch({ type: 'heartbeat-acked', sentNs }),
+      onCheckpoint: (end) => {
+        const qemu = host.qemu;
+        if (!qemu) return end.close();
+        qemu.incoming(this.#useRelay(end, qemu));
+      },
+    });
+    const remembered = host.remembered;
+    this.dispatch({
+      type: 'start', vmAlive: adopted !== undefined, role: remembered?.role ?? role,
+      generation: remembered?.generation ?? 0, mayRunAlone: remembered?.mayRunAlone ?? true,
+    });
+  }
+
+  get protected(): boolean {
+    return isProtected(this.state);
+  }
+
+  command(command: 'checkpoint' | 'failover' | 'start-alone' | 'stop'): void {
+    this.#input({ type: 'command', command });
+  }
+
+  /** An event from another thread or process. */
+  #input(event: PairEvent): void {
+    this.process.input(() => this.dispatch(event));
+  }
+
+  dispatch(event: PairEvent): void {
+    this.#pending.push(event);
+    if (this.#dispatching) return;
+    this.#dispatching = true;
+    for (let next = this.#pending.shift(); next && this.process.alive; next = this.#pending.shift()) this.#step(next);
+    this.#dispatching = false;
+  }
+
+  #step(event: PairEvent): void {
+    const { world, rules, config } = this.#host;
+    const before = this.state;
+    const { state, effects } = rules.step(before, event, world.nowNs, config);
+    this.state = state;
+    if (event.type !== 'heartbeat-acked') {
+      world.log(this.process.name, () => `${describe(event)}: ${before.phase} -> ${state.phase}${effects.filter((e) => e.type !== 'note').map((e) => `, ${describe(e)}`).join('')}`);
+    }
+    for (const effect of effects) {
+      if (effect.type === 'note' || effect.type === 'lease') {
+        if (effect.type === 'lease') this.#host.gate.leaseUntilNs = effect.untilNs;
+        continue;
+      }
+      const count = ++this.#host.effects;
+      this.#host.onEffect(count, 'before');
+      if (!this.process.alive) return;
+      this.#execute(effect);
+      this.#host.onEffect(count, 'after');
+      if (!this.process.alive) return;
+    }
+  }
+
+  #execute(effect: Effect): void {
+    const { gate, world } = this.#host;
+    switch (effect.type) {
+      case 'dial': return this.#session.dial();
+      case 'hang-up': return this.#session.hangUp();
+      case 'send': return this.#session.send(effect.message);
+      case 'start-vm':
+        return this.#inTurn(20 * ms, 100 * ms, () => {
+          const running = this.#host.qemu;
+          if (running) return running.dropSecondary(() => {});
+          const qemu = this.#host.launch({ counter: 0, answered: new Map() });
+          this.#host.events.onColdBoot(this.#host, qemu);
+          this.#watch(qemu);
+        });
+      case 'start-incoming-vm':
+        return this.#inTurn(20 * ms, 100 * ms, () => {
+          this.#watch(this.#host.launch(undefined));
+          this.dispatch({ type: 'vm-listening' });
+        });
+      case 'destroy-vm':
+        this.#vmEpoch++;
+        this.#closeRelay();
+        return this.#inTurn(1 * ms, 10 * ms, () => {
+          const doomed = this.#host.qemu;
+          this.#watched = undefined;
+          doomed?.kill();
+        });
+      case 'migrate': return this.#inTurn(0, 1 * ms, () => this.#migrate());
+      case 'trigger-checkpoint': return this.#qemu('Starting a checkpoint', (qemu) => qemu.checkpoint((reason) => this.#failed('Starting a checkpoint', reason)));
+      case 'drop-secondary':
+        this.#closeRelay();
+        if (!this.#host.qemu) return this.#input({ type: 'drop-failed', reason: 'there is no QEMU' });
+        return this.#host.qemu.dropSecondary(() => this.#input({ type: 'secondary-dropped' }));
+      case 'take-over-vm': {
+        this.#closeRelay();
+        const { qemu } = this.#host;
+        if (!qemu) return void this.process.afterInputs(() => this.dispatch({ type: 'takeover-failed', reason: 'there is no QEMU' }));
+        return qemu.takeOver((failure) => this.#input(failure === undefined ? { type: 'took-over' } : { type: 'takeover-failed', reason: failure }));
+      }
+      case 'pause-vm': return this.#qemu('Pausing the secondary VM', (qemu) => qemu.pause());
+      case 'gate': return gate.setMode(effect.mode);
+      case 'release': return gate.release(effect.upToNs);
+      case 'release-all': return gate.releaseAll();
+      case 'discard': return gate.discard();
+      case 'persist': {
+        const { role, generation, mayRunAlone } = effect;
+        this.#host.remembered = { role, generation, mayRunAlone };
+        return;
+      }
+      case 'timer':
+        cancel(this.#timers.get(effect.name));
+        this.#timers.set(effect.name, this.process.later(effect.ms * ms + world.random.delay(0, 2 * ms), () => this.dispatch({ type: 'timer', name: effect.name })));
+        return;
+      case 'cancel-timer': return cancel(this.#timers.get(effect.name));
+      case 'announce': case 'lease': case 'note': return;
+    }
+  }
+
+  #failed(what: string, reason: string): void {
+    this.#input({ type: 'failed', what, reason });
+  }
+
+  #qemu(what: string, act: (qemu: Qemu) => void): void {
+    const { qemu } = this.#host;
+    if (qemu) act(qemu);
+    else this.#failed(what, 'there is no QEMU to talk to');
+  }
+
+  #inTurn(leastUs: number, mostUs: number, act: () => void): void {
+    const { world } = this.#host;
+    this.#busyUntilUs = Math.max(this.#busyUntilUs, world.nowUs) + world.random.delay(leastUs, mostUs);
+    this.process.later(this.#busyUntilUs - world.nowUs, act);
+  }
+
+  #migrate(): void {
+    const epoch = this.#vmEpoch;
+    this.#session.openCheckpoint((end) => {
+      if (typeof end === 'string') return this.dispatch({ type: 'failed', what: 'Copying the VM', reason: 'no checkpoint connection' });
+      const { qemu } = this.#host;
+      if (!qemu || epoch !== this.#vmEpoch) return end.close();
+      qemu.migrate(this.#useRelay(end, qemu));
+    });
+  }
+
+  #useRelay(end: End, qemu: Qemu): Relay {
+    this.#closeRelay();
+    const port: Relay = {
+      send: (message) => this.process.input(() => end.send(message)),
+      close: () => this.process.input(() => end.close()),
+    };
+    const relay = { end, port };
+    this.#relay = relay;
+    end.read((message) => qemu.fromRelay(port, message), () => {
+      qemu.relayClosed(port);
+      if (this.#relay !== relay) return;
+      this.#relay = undefined;
+      this.dispatch({ type: 'failed', what: 'The checkpoint relay', reason: 'it broke' });
+    });
+    this.process.whenDead(() => qemu.relayClosed(port));
+    return port;
+  }
+
+  #closeRelay(): void {
+    const relay = this.#relay;
+    this.#relay = undefined;
+    if (!relay) return;
+    relay.end.close();
+    this.#host.qemu?.relayClosed(relay.port);
+  }
+
+  #watch(qemu: Qemu): void {
+    this.#watched = qemu;
+    const { world } = this.#host;
+    let lastUs = 0;
+    qemu.onEvent = (event) => {
+      lastUs = Math.max(lastUs, world.nowUs + world.random.delay(10, 500));
+      world.after(lastUs - world.nowUs, () => this.process.input(() => this.#onQemu(qemu, event)));
+      if (event.type === 'stopped') this.#host.onStop();
+    };
+  }
+
+  #onQemu(qemu: Qemu, event: QemuEvent): void {
+    if (this.#watched !== qemu) return;
+    const { world } = this.#host;
+    const { nowNs } = world;
+    switch (event.type) {
+      case 'stopped': {
+        // Converted by what the clocks show now: a step since the stamp was made goes unseen.
+        const stampNs = BigInt(event.wallUs - this.#host.wallOffsetUs) * 1000n;
+        return this.dispatch({ type: 'vm-stopped', stampNs, receivedNs: nowNs });
+      }
+      case 'resumed': return this.dispatch({ type: 'vm-resumed', receivedNs: nowNs });
+      case 'colo-entered': return this.dispatch({ type: 'colo-entered' });
+      case 'colo-exit': return this.dispatch({ type: 'colo-exit', reason: 'error' });
+      case 'exited': return this.dispatch({ type: 'vm-exited', clean: false, reason: 'killed' });
+    }
+  }
+}
+
+function describe(thing: PairEvent | Effect): string {
+  switch (thing.type) {
+    case 'message': case 'send': return `${thing.type === 'send' ? 'send ' : ''}"${thing.message.type}"`;
+    case 'timer': return 'ms' in thing ? `set ${thing.name} ${thing.ms}` : `timer ${thing.name}`;
+    case 'cancel-timer': return `cancel ${thing.name}`;
+    case 'gate': return `gate ${thing.mode}`;
+    case 'release': return `release ${thing.upToNs}`;
+    case 'command': return thing.command;
+    case 'peer-unreached': return `peer ${thing.sign}`;
+    case 'persist': return `persist ${thing.role} ${thing.generation} ${thing.mayRunAlone}`;
+    case 'failed': return `failed: ${thing.what}: ${thing.reason}`;
+    case 'peer-lost': return `peer-lost: ${thing.reason}`;
+    default: return thing.type;
+  }
+}

@@ -1,0 +1,154 @@
+/** One run: a pair, its clients and its faults, all from a seed. */
+
+import { step, type PairConfig } from '../../src/protocol/pair.js';
+import { Checks } from './checks.js';
+import { Client } from './client.js';
+import { mendedAtMs, planFaults, scenarios, scheduleFaults, type Fault, type Scenario } from './faults.js';
+import { Host, type Rules } from './host.js';
+import { hostNames, Network, otherHost, type HostName } from './network.js';
+import { Random } from './random.js';
+import { ms, second, World } from './world.js';
+
+export interface Outcome {
+  seed: number;
+  scenario: Scenario;
+  faults: Fault[];
+  /** What went wrong, undefined if nothing did. */
+  failure: string | undefined;
+  split: boolean;
+  vmLost: boolean;
+  takeovers: number;
+  commits: number;
+  answers: number;
+  trace: string[];
+}
+
+export interface Options {
+  rules?: Partial<Rules>;
+  scenario?: Scenario;
+  tracing?: boolean;
+}
+
+const intervalMs = 100;
+const missed = 3;
+const config: Omit<PairConfig, 'host'> = {
+  vmDigest: 'same', vmSummary: 'the VM', holdMs: 5, periodMs: 700, checkpointTimeoutMs: 1500, syncTimeoutMs: 3000,
+  leaseMs: intervalMs * missed, askMs: 1000, retryMs: 400, pauseSecondary: true,
+};
+/** Long enough for any two agents to find each other again and to copy the VM. */
+const endMs = mendedAtMs + 9000;
+/** A single loss must be over by then. */
+const longestSilenceMs = 3000;
+
+export function simulate(seed: number, options: Options = {}): Outcome {
+  const world = new World(new Random(seed), options.tracing ?? false);
+  const { random } = world;
+  const scenario = options.scenario ?? scenarios[seed % scenarios.length]!;
+  const rules: Rules = { intervalMs, missed, step, ...options.rules };
+  const network = new Network(world);
+  const checks = new Checks(world);
+  const faults = planFaults(world, scenario);
+  const unreached = new Set<HostName>();
+  const pairConfig = { ...config, pauseSecondary: random.chance(0.7), holdMs: random.pick([0, 5, 20]) };
+
+  const clients = Array.from({ length: random.int(1, 3) }, (_, id) => new Client(world, id, (request) => {
+    for (const host of [hosts.a, hosts.b]) {
+      if (random.chance(0.01)) continue;
+      world.after(random.delay(50, 500), () => {
+        if (!unreached.has(host.name)) host.receive(request);
+      });
+    }
+  }, (operation) => checks.history.push(operation)));
+
+  const makeHost = (name: HostName): Host => new Host(world, network, name, { ...pairConfig, host: name }, rules, {
+    deliver: (output) => {
+      if (unreached.has(name)) return;
+      checks.onOutput(output, name, hosts[otherHost(name)]);
+      if (random.chance(0.01)) return;
+      const client = clients[output.client];
+      world.after(random.delay(50, 500), () => {
+        client?.hear(output);
+        if (client?.denied) checks.onDenied(client);
+      });
+    },
+    onColdBoot: (host) => {
+      if (clients.every(({ answered }) => answered === 0)) return;
+      // A copy is worth something if it knows all that was answered, and somebody knows that it does.
+      const generation = host.agent?.state.generation ?? 0;
+      const copies = [hosts.a, hosts.b].filter(({ qemu, agent }) => qemu !== host.qemu && agent?.process.alive && agent.state.generation >= generation
+        && clients.every(({ id, answered }) => answered <= (qemu?.guest?.answered.get(id)?.seq ?? -1)));
+      if (copies.length > 0) checks.fail(`${host.name} starts the VM anew, though a copy lives`);
+      else if (doomed.protected === 1 && doomed.total === 1) checks.fail(`${host.name} starts the VM anew: one loss was too many`);
+      else checks.vmLost ??= `started anew at ${host.name}`;
+      world.log('checks', () => 'the VM is lost for good');
+    },
+  });
+  const hosts: Record<HostName, Host> = { a: makeHost('a'), b: makeHost('b') };
+
+  // How many VMs died by faults, and how many of them while the pair was protected.
+  const doomed = { total: 0, protected: 0 };
+  const bothProtected = (): boolean => hostNames.every((name) => hosts[name].agent?.process.alive && hosts[name].agent.protected);
+  let killedUs: number | undefined;
+  const onVmLoss = (): void => {
+    doomed.total++;
+    if (bothProtected()) doomed.protected++;
+  };
+
+  hosts.b.startAgent('secondary');
+  world.after(random.int(0, 50) * ms, () => hosts.a.startAgent('primary'));
+  scheduleFaults({ world, network, hosts, unreached, onVmLoss }, faults);
+
+  // A loss that finds the pair protected must be over soon, whoever is lost.
+  const single = faults.length === 1 && faults[0]!.what === 'kill' ? faults[0]! : undefined;
+  if (single) {
+    const watch = (): void => {
+      const gone = hostNames.some((name) => !hosts[name].powered || !hosts[name].agent?.process.alive);
+      if (!gone) wasProtected = bothProtected();
+      else if (killedUs === undefined && wasProtected) {
+        killedUs = world.nowUs;
+        world.after(longestSilenceMs * ms, () => {
+          if (checks.history.every(({ answeredUs }) => answeredUs < killedUs! + 10 * ms)) checks.fail(`no answer for ${longestSilenceMs} ms after a single loss`);
+        });
+      }
+      if (world.nowUs < mendedAtMs * ms) world.after(ms, watch);
+    };
+    let wasProtected = false;
+    world.after(0, watch);
+  }
+
+  const watchApart = (): void => {
+    const since = network.apartSinceUs;
+    if (since !== undefined) checks.apart(since, world.nowUs);
+    if (world.nowUs < mendedAtMs * ms) world.after(10 * ms, watchApart);
+  };
+  watchApart();
+
+  world.runUntil(mendedAtMs * ms);
+  world.log('world', () => 'all faults are mended');
+  network.heal();
+  unreached.clear();
+  for (const name of hostNames) {
+    const host = hosts[name];
+    host.powerOn();
+    host.agent?.process.thaw();
+    host.qemu?.thaw();
+    host.startAgent(name === 'a' ? 'primary' : 'secondary');
+  }
+  // Only people start a VM again that has died with nobody to go on.
+  world.after(1500 * ms, () => {
+    for (const name of hostNames) if (hosts[name].agent?.state.phase === 'ended') hosts[name].agent.command('start-alone');
+  });
+  world.runUntil(endMs * ms);
+  checks.checkHistory();
+  checks.checkConverged([hosts.a, hosts.b], clients, (endMs - 5000) * ms);
+
+  const end = world.trace?.findIndex((line) => line.includes('FAILURE')) ?? -1;
+  return {
+    seed, scenario, faults, failure: checks.failure, split: checks.split, vmLost: checks.vmLost !== undefined,
+    takeovers: Math.max(...hostNames.map((name) => hosts[name].agent?.state.generation ?? 0)),
+    commits: Math.max(...hostNames.map((name) => hosts[name].agent?.state.commits ?? 0)),
+    answers: checks.history.length, trace: (end < 0 ? world.trace : world.trace?.slice(0, end + 1)) ?? [],
+  };
+}
+
+export const simulatedSeconds = (endMs * ms) / second;

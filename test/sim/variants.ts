@@ -1,0 +1,90 @@
+/** The rules of the pair, each broken on purpose: the simulator must find every one. */
+
+import { step, type PairEvent, type Step } from '../../src/protocol/pair.js';
+import type { Rules } from './host.js';
+import type { Scenario } from './faults.js';
+
+export interface Variant {
+  name: string;
+  rules: Partial<Rules>;
+  /** Where it shows soonest. */
+  scenario: Scenario;
+}
+
+type StepFunction = typeof step;
+
+/** The machine, given further events right after some. */
+function then(follow: (event: PairEvent, after: Step, before: Parameters<StepFunction>[0]) => PairEvent | undefined): StepFunction {
+  return (before, event, nowNs, config) => {
+    const first = step(before, event, nowNs, config);
+    const next = follow(event, first, before);
+    if (!next) return first;
+    const second = step(first.state, next, nowNs, config);
+    return { state: second.state, effects: [...first.effects, ...second.effects] };
+  };
+}
+
+export const variants: readonly Variant[] = [
+  {
+    name: 'release at STOP',
+    scenario: 'kill',
+    rules: {
+      step: (before, event, nowNs, config) => {
+        const result = step(before, event, nowNs, config);
+        const stopNs = result.state.checkpoint?.stopNs;
+        if (event.type !== 'vm-stopped' || stopNs === undefined || before.checkpoint?.stopNs !== undefined) return result;
+        return { ...result, effects: [...result.effects, { type: 'release', upToNs: stopNs, stopNs, pauseNs: 0n }] };
+      },
+    },
+  },
+  {
+    name: 'take over before protected',
+    scenario: 'meeting',
+    rules: {
+      step: (before, event, nowNs, config) => {
+        const early = event.type === 'peer-lost' && before.role === 'secondary' && before.phase === 'syncing';
+        return step(early ? { ...before, phase: 'protected' } : before, event, nowNs, config);
+      },
+    },
+  },
+  {
+    name: 'take over before the lease ends',
+    scenario: 'connection',
+    rules: { lostWithoutSilence: true },
+  },
+  {
+    name: 'go on alone without waiting for unprotected',
+    scenario: 'mixed',
+    rules: {
+      step: then((event, after, before) => before.phase !== 'parting' && after.state.phase === 'parting' && event.type !== 'peer-lost'
+        ? { type: 'message', message: { type: 'unprotected' } } : undefined),
+    },
+  },
+  {
+    name: 'go on alone unasked',
+    scenario: 'connection',
+    rules: { step: then((event, after) => event.type === 'peer-lost' && after.state.phase === 'parting' ? { type: 'peer-unreached', sign: 'absent', reason: '' } : undefined) },
+  },
+  {
+    name: 'decide late',
+    scenario: 'freeze',
+    rules: { step: (before, event, nowNs, config) => step({ ...before, trustedUntilNs: 1n << 62n }, event, nowNs, config) },
+  },
+  {
+    name: 'forget that the peer may have taken over',
+    scenario: 'kill',
+    rules: { step: (before, event, nowNs, config) => step(before, event.type === 'start' ? { ...event, mayRunAlone: true } : event, nowNs, config) },
+  },
+  {
+    name: 'believe every stamp',
+    scenario: 'clock',
+    rules: {
+      step: (before, event, nowNs, config) => {
+        const result = step(before, event, nowNs, config);
+        const { checkpoint } = result.state;
+        if (event.type === 'vm-stopped' && checkpoint && before.checkpoint?.stopNs === undefined) checkpoint.stopNs = event.stampNs;
+        return result;
+      },
+    },
+  },
+];
