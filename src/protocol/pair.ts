@@ -16,8 +16,9 @@
  *    cannot know what the other has done: it is fenced, and waits for its word.
  *
  * What is left without an arbiter: both hosts live, both are awake, and no
- * packet passes between them. Then both speak, until they meet again and the
- * one of the lower generation gives up its VM.
+ * packet passes between them; or a secondary takes over while the primary
+ * sleeps, and its agent dies in that moment. Then both speak, until they meet
+ * again and the one of the lower generation gives up its VM.
  */
 
 import type { Greeting, Message } from './messages.js';

@@ -10,7 +10,7 @@ import { second, type World } from './world.js';
 export class Checks {
   /** The first thing that went wrong. */
   failure: string | undefined;
-  /** The two hosts were apart, and both spoke: what no pair without an arbiter can prevent. */
+  /** The two hosts could not hear each other, and both spoke: what no pair without an arbiter can prevent. */
   split = false;
   /** Every copy of the VM was lost, or the only one while it was unprotected. */
   vmLost: string | undefined;
@@ -39,7 +39,11 @@ export class Checks {
   onOutput(output: Output, host: HostName, other: Host): void {
     const { nowUs } = this.#world;
     const { speaker } = output;
-    if (other.gate.speaks && other.qemu?.guest) this.#both(`${speaker} speaks, and ${other.qemu.name} may speak too`, nowUs);
+    if (other.gate.speaks && other.qemu?.guest) {
+      // A VM that took over, and whose agent died in that moment, has nobody to say so.
+      if (!other.agent?.process.alive && other.agent?.state.role === 'primary') this.split = true;
+      else this.#both(`${speaker} speaks, and ${other.qemu.name} may speak too`, nowUs);
+    }
     const known = this.#speakers.find(({ name }) => name === speaker);
     if (!known) {
       this.#speakers.push({ name: speaker, host, firstUs: nowUs, lastUs: nowUs });
@@ -48,7 +52,7 @@ export class Checks {
     known.lastUs = nowUs;
     const last = this.#speakers.at(-1)!;
     if (last === known || last.host === host) return;
-    this.#both(`${speaker} speaks, though ${last.name} has spoken since ${(last.firstUs / 1000).toFixed(3)} ms`, last.firstUs);
+    if (!this.split) this.#both(`${speaker} speaks, though ${last.name} has spoken since ${(last.firstUs / 1000).toFixed(3)} ms`, last.firstUs);
   }
 
   #both(text: string, sinceUs: number): void {
