@@ -249,6 +249,15 @@ static __always_inline bool flow_input(struct __sk_buff *skb, const struct packe
 	f->seen_ns = now_ns;
 	if (!p->payload_bytes)
 		return false;
+	if (p->key.protocol == PACKET_UDP) {
+		alone = !(f->flags & (FLOW_ASKED | FLOW_VAGUE)) && !f->pipelined;
+		found = classify_datagram(skb, p->payload_offset, p->payload_bytes, s->classifier);
+		if (found & REQUEST_WRITE)
+			write_arrived(f, s, now_ns, alone);
+		f->pipelined = !alone;
+		flow_set(f, FLOW_ASKED);
+		return found & REQUEST_WRITE;
+	}
 	if ((f->flags & FLOW_LOST) || (p->flags & TCP_URG) || p->seq != f->next_seq ||
 	    __sync_val_compare_and_swap(&f->busy, 0, 1) != 0) {
 		flow_lose(f, s, now_ns);

@@ -146,13 +146,19 @@ int gate_out(struct __sk_buff *skb)
 	return hold(skb, now_ns);
 }
 
-/* What the guest is about to read: followed, and mirrored to the input log.
- * Everything is numbered, as the guest's reads are counted. */
-static __always_inline void input(struct __sk_buff *skb)
+/* What the guest is about to read: followed, and while protected mirrored to
+ * the input log. Everything has a number or is counted, whatever it is, because
+ * the tap counts what the guest has read in the same way. */
+static __always_inline void input(struct __sk_buff *skb, bool protected_now)
 {
-	__u64 iseq = mirror_number(), now_ns = bpf_ktime_get_ns();
+	__u64 iseq = 0, now_ns = bpf_ktime_get_ns();
 	struct packet p;
 	bool write = true;
+
+	if (protected_now)
+		iseq = mirror_number();
+	else
+		__sync_fetch_and_add(&unnumbered_inputs, 1);
 
 	switch (packet_parse(skb, false, &p)) {
 	case PACKET_PLAIN:
@@ -164,18 +170,20 @@ static __always_inline void input(struct __sk_buff *skb)
 	default:
 		break;
 	}
-	if (mode == GATE_PROTECTED && mirror_ifindex && !mirror_send(skb, iseq, write))
+	if (protected_now && mirror_ifindex && !mirror_send(skb, iseq, write))
 		count(GATE_IN_UNMIRRORED, skb->len);
 }
 
 SEC("tcx/egress")
 int gate_in(struct __sk_buff *skb)
 {
-	switch (mode) {
+	enum gate_mode now = mode; /* read once: it may change meanwhile */
+
+	switch (now) {
 	case GATE_PASS:
 	case GATE_PROTECTED:
 		if (follow_flows)
-			input(skb);
+			input(skb, now == GATE_PROTECTED);
 		return verdict(skb, GATE_IN_PASSED, TCX_NEXT);
 	default:
 		return verdict(skb, GATE_IN_CLOSED, TCX_DROP);

@@ -6,10 +6,11 @@
  */
 
 import { randomInt } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { BpfProgram, ifIndex } from 'libbpf-napi';
 import { TapHold, type HoldNotice } from 'tap-hold';
 import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
+import { tunnelAddress } from './tunnel.js';
 import { Services, type DeclaredService, type ServiceStats } from './services.js';
 import { GateCounter, GateMode, openGate, type GateObjects } from './skel/gate.skel.js';
 
@@ -27,6 +28,8 @@ export interface GateOptions {
   limitBytes: number;
   /** Services whose replies may leave before a checkpoint. */
   services?: readonly DeclaredService[];
+  /** Where the VM's inputs are mirrored to while it is protected; undefined: nowhere. */
+  mirror?: { tunnel: string; peerAddress: string } | undefined;
   /** See TapHoldOptions.onNotice. */
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
 }
@@ -48,6 +51,9 @@ export interface GateStats {
   /** Output that nobody will ever see: after a takeover, without a lease, or for lack of room. */
   droppedPackets: number;
   leaseDroppedPackets: number;
+  /** Newest input, and the newest that the secondary has in its log; 0 without a mirror. */
+  inputSeq: number;
+  loggedSeq: number;
   /** Output of declared services that left before a checkpoint. */
   earlyPackets: number;
   inputPackets: number;
@@ -62,6 +68,9 @@ export class Gate {
   readonly #hold: TapHold;
   readonly #services: Services;
   #mode: GateStats['mode'] = 'closed';
+  /** What the VM had read from the tap before this gate first opened. */
+  #readBefore = 0n;
+  #opened = false;
 
   /**
    * Makes the taps, attaches the gate, closed, and puts the VM's tap on its bridge.
@@ -83,7 +92,7 @@ export class Gate {
       });
       // What the kernel itself would say on these is nobody's business.
       for (const ifname of [tap, holdTap]) silenceIpv6(ifname);
-      objects = attach(tap, hold, (options.services ?? []).length > 0);
+      objects = attach(tap, hold, options);
       await ipBatch(undefined, [`link set ${tap} txqueuelen 10000 master ${bridge} up`]);
       return new Gate(options, objects, hold);
     } catch (error) {
@@ -106,6 +115,10 @@ export class Gate {
   /** `protected`: output is held from the next packet on. Leaving it does not release what is held. */
   setMode(mode: GateStats['mode']): void {
     // A hold thread that releases everything must stop doing so before the first packet comes.
+    if (mode !== 'closed' && !this.#opened) {
+      this.#opened = true;
+      this.#readBefore = transmitted(this.#options.tap);
+    }
     if (mode === 'protected' && this.#mode !== 'protected') this.#hold.releaseUpTo(0n);
     this.#mode = mode;
     this.#objects.globals.bss.mode.set(modes[mode]);
@@ -122,6 +135,28 @@ export class Gate {
     earlier_commit_ns.set(commit_ns.get());
     commit_ns.set(stopNs);
     this.#hold.releaseUpTo(stopNs);
+  }
+
+  /**
+   * Protection is about to begin: from now on only acknowledgements of `epoch` count.
+   * @returns the number that the first mirrored input will have
+   */
+  beginLog(epoch: bigint): bigint {
+    const { log_epoch, logged_iseq, input_iseq } = this.#objects.globals.bss;
+    log_epoch.set(epoch);
+    logged_iseq.set(input_iseq.get());
+    return input_iseq.get() + 1n;
+  }
+
+  /**
+   * Up to which number the VM has read its inputs, or a little less, never more.
+   * The tap counts a packet as transmitted when QEMU reads it.
+   */
+  readInputs(): bigint {
+    const { unnumbered_inputs, input_iseq } = this.#objects.globals.bss;
+    const read = transmitted(this.#options.tap) - this.#readBefore - unnumbered_inputs.get();
+    const newest = input_iseq.get();
+    return read < 0n ? 0n : read < newest ? read : newest;
   }
 
   /** @throws RangeError if the port is not declared */
@@ -155,6 +190,8 @@ export class Gate {
       droppedPackets: leaseDropped + count(GateCounter.GATE_OUT_CLOSED) + count(GateCounter.GATE_OUT_UNTAGGABLE)
         + hold.discardedPackets + hold.failedPackets + hold.droppedPackets,
       leaseDroppedPackets: leaseDropped,
+      inputSeq: Number(this.#objects.globals.bss.input_iseq.get()),
+      loggedSeq: Number(this.#objects.globals.bss.logged_iseq.get()),
       earlyPackets: count(GateCounter.GATE_OUT_EARLY),
       inputPackets: count(GateCounter.GATE_IN_PASSED),
       services: this.#services.stats(),
@@ -180,27 +217,35 @@ export async function probeGate(): Promise<void> {
   const tap = `clp-probe${process.pid % 100_000}`;
   const hold = new TapHold({ ifname: tap, ringBytes: 1024 * 1024, onNotice: () => {} });
   try {
-    attach(tap, hold, true).close();
+    attach(tap, hold, { services: [] }).close();
   } finally {
     hold.close();
   }
 }
 
 /** Loads the programs and attaches them to `tap` and the hold tap, closed, in place of an earlier agent's. */
-function attach(tap: string, hold: TapHold, followFlows: boolean): GateObjects {
+function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptions, 'services' | 'mirror'>): GateObjects {
   const specs = openGate();
   const { rodata, bss } = specs.globals;
   rodata.tap_ifindex.set(ifIndex(tap));
   rodata.hold_ifindex.set(hold.ifIndex);
-  rodata.follow_flows.set(followFlows);
+  rodata.follow_flows.set((services ?? []).length > 0);
+  if (mirror) {
+    const peer = tunnelAddress(mirror.peerAddress);
+    rodata.mirror_ifindex.set(ifIndex(mirror.tunnel));
+    rodata.mirror_ipv6.set(peer.ipv6);
+    rodata.mirror_peer.set(Uint32Array.from(peer.words));
+  }
   rodata.release_mark.set(randomInt(1, 2 ** 32 - 1));
   bss.mode.set(GateMode.GATE_CLOSED);
   const objects = specs.load();
   try {
-    const { gate_out, gate_in, gate_release } = objects.programs;
+    const { gate_out, gate_in, gate_release, gate_ack } = objects.programs;
     gate_release.attachTcxDetached({ ifindex: hold.ifIndex, direction: 'ingress' });
-    for (const [program, direction] of [[gate_out, 'ingress'], [gate_in, 'egress']] as const) {
-      const hook = { ifname: tap, direction };
+    for (const [program, ifname, direction] of [
+      [gate_out, tap, 'ingress'], [gate_in, tap, 'egress'], ...(mirror ? [[gate_ack, mirror.tunnel, 'ingress'] as const] : []),
+    ] as const) {
+      const hook = { ifname, direction };
       const earlier = BpfProgram.queryTcx(hook).filter(({ name }) => name === program.name);
       program.attachTcxDetached(hook);
       for (const { progId } of earlier) BpfProgram.detachTcx({ ...hook, program: progId });
@@ -210,6 +255,11 @@ function attach(tap: string, hold: TapHold, followFlows: boolean): GateObjects {
     objects.close();
     throw error;
   }
+}
+
+/** Packets that have been read from a tap. */
+function transmitted(tap: string): bigint {
+  return BigInt(readFileSync(`/sys/class/net/${tap}/statistics/tx_packets`, 'utf8').trim());
 }
 
 function silenceIpv6(ifname: string): void {
