@@ -91,6 +91,18 @@ test('autoload: a program that is off is not loaded, and says so', () => {
   object.close();
 });
 
+test('the value size of a map can be set before load, not after', () => {
+  const object = BpfObject.open(path);
+  const flows = object.map('flows');
+  const { valueSize } = flows;
+  flows.setValueSize(valueSize + 8);
+  assert.is(flows.valueSize, valueSize + 8);
+  assert.throws(() => flows.setValueSize(0), /valueSize/);
+  object.load();
+  assert.is(thrown<BpfError>(() => flows.setValueSize(valueSize)).code, 'EBUSY');
+  object.close();
+});
+
 test('resize before load; autocreate off', () => {
   const object = BpfObject.open(path);
   object.map('flows').resize(4);

@@ -209,6 +209,15 @@ export class BpfMap {
     this.#shape = undefined;
   }
 
+  /**
+   * Sets `valueSize`, in bytes: of a map that leaves it open, such as one of stack traces, or of
+   * global data whose last array is to have another length. Only before load.
+   */
+  setValueSize(valueSize: number): void {
+    this.#handle.setValueSize(integer(valueSize, 'valueSize', 1));
+    this.#shape = undefined;
+  }
+
   /** Where the map is to be pinned by load (or found, if it is there already); undefined: nowhere. */
   setPinPath(path: string | undefined): void {
     this.#handle.setPinPath(path === undefined ? undefined : text(path, 'path'));

@@ -46,6 +46,7 @@ export interface NativeMap {
   initialValue(): Uint8Array | undefined;
   setInitialValue(bytes: Uint8Array): void;
   setMaxEntries(count: number): void;
+  setValueSize(bytes: number): void;
   setPinPath(path: string | undefined): void;
   setAutocreate(on: boolean): void;
   setInner(map: NativeMap): void;

@@ -56,6 +56,7 @@ Napi::Function Map::Define(Napi::Env env) {
                          InstanceMethod<&Map::InitialValue>("initialValue"),
                          InstanceMethod<&Map::SetInitialValue>("setInitialValue"),
                          InstanceMethod<&Map::SetMaxEntries>("setMaxEntries"),
+                         InstanceMethod<&Map::SetValueSize>("setValueSize"),
                          InstanceMethod<&Map::SetPinPath>("setPinPath"),
                          InstanceMethod<&Map::SetAutocreate>("setAutocreate"),
                          InstanceMethod<&Map::SetInner>("setInner"),
@@ -288,6 +289,15 @@ Napi::Value Map::SetMaxEntries(const Napi::CallbackInfo& info) {
   if (!BeforeLoad(env, "resize")) return {};
   int error = bpf_map__set_max_entries(map_, U32(info[0]));
   if (error != 0) return ThrowBpf(env, "resize", Subject(), error);
+  return env.Undefined();
+}
+
+Napi::Value Map::SetValueSize(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const char* operation = "set the value size of";
+  if (!BeforeLoad(env, operation)) return {};
+  int error = bpf_map__set_value_size(map_, U32(info[0]));
+  if (error != 0) return ThrowBpf(env, operation, Subject(), error);
   return env.Undefined();
 }
 
