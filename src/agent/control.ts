@@ -12,6 +12,8 @@ import { z } from 'zod';
 const largestRequestBytes = 64 * 1024;
 const largestAnswerBytes = 4 * 1024 * 1024;
 const mostConnections = 64;
+/** How long a caller who is refused may take to read why. */
+const lingerMs = 500;
 
 const requestSchema = z.strictObject({
   command: z.enum(['status', 'checkpoint', 'failover', 'start-alone', 'watch', 'stop']),
@@ -111,7 +113,10 @@ async function converseAsServer(socket: Socket, handle: ControlHandler, ended: A
   } catch (error) {
     if (!(error instanceof ControlError)) throw error;
     send({ ok: false, code: 'CONTROL_REQUEST', error: error.message } satisfies Answer);
-    socket.destroySoon();
+    socket.end();
+    // Were it closed with bytes unread, the caller would hear of a broken pipe and not of the reason.
+    const timer = setTimeout(() => socket.destroy(), lingerMs);
+    ended.addEventListener('abort', () => clearTimeout(timer));
   }
 }
 

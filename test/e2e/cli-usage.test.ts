@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { RequirementError, requireKernel } from '../../src/agent/requirements.js';
+import { requireKernel, type RequirementError } from '../../src/agent/requirements.js';
 import { exitCodeOf } from '../../src/cli/errors.js';
 import { assertRefused, cli, colopp, ended } from './lab-harness.js';
 
@@ -86,21 +86,19 @@ const asNobody = (...args: string[]) => ended(spawn('setpriv', ['--reuid=65534',
 test('without root', async () => {
   assertRefused(await asNobody('lab', 'up', '--name', 't-nobody'), /A lab needs root/);
   assertRefused(await asNobody('lab', 'down', '--name', 't-nobody'), /A lab needs root/);
-  assertRefused(await asNobody('demo', '--name', 't-nobody').then((end) => ({ ...end, stderr: end.stderr })), /A lab needs root/);
+  assertRefused(await asNobody('demo', '--name', 't-nobody'), /A lab needs root/);
   const doctor = await asNobody('doctor');
   assert.is(doctor.code, 2);
   assert.match(doctor.stdout, /fail +root +running as user 65534/);
 });
 
 test('without type information of the kernel', () => {
-  const error = (() => {
-    try {
-      requireKernel('/nonexistent/vmlinux');
-    } catch (thrown) {
-      return thrown as RequirementError;
-    }
-    return undefined;
-  })();
+  let error: RequirementError | undefined;
+  try {
+    requireKernel('/nonexistent/vmlinux');
+  } catch (thrown) {
+    error = thrown as RequirementError;
+  }
   assert.is(error?.code, 'NO_BTF');
   assert.match(error?.message ?? '', /^This kernel has no type information \(\/nonexistent\/vmlinux is missing\).*CONFIG_DEBUG_INFO_BTF=y/);
   assert.is(exitCodeOf(error), 2);

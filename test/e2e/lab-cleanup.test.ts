@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { colopp, ended, isAlive, LabTrace, ownLab, startColopp, untilProtected, vmPid } from './lab-harness.js';
+import { assertInterrupted, colopp, ended, isAlive, LabTrace, ownLab, pressCtrlC, startColopp, untilProtected, vmPid } from './lab-harness.js';
 
 const lab = ownLab('t-cleanup');
 
@@ -22,10 +22,8 @@ for (const [fromMs, toMs] of moments) {
     const trace = new LabTrace(lab);
     await sleep(atMs);
     await trace.note();
-    up.kill('SIGINT');
-    const { code, stdout, stderr } = await end;
-    assert.is(code, 130, stderr);
-    assert.match(stdout, /Interrupted; everything is cleaned up\.\n$/);
+    pressCtrlC(up);
+    assertInterrupted(await end);
     await trace.assertGone();
   });
 

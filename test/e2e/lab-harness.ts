@@ -103,8 +103,14 @@ export async function colopp(...args: string[]): Promise<CommandEnd> {
   return ended(startColopp(...args));
 }
 
+/** Starts `colopp` in a process group of its own, as a shell does. */
 export function startColopp(...args: string[]): ChildProcess {
-  return spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  return spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+}
+
+/** What Ctrl-C does: the whole group is interrupted, whatever it runs at the moment. */
+export function pressCtrlC(child: ChildProcess): void {
+  process.kill(-child.pid!, 'SIGINT');
 }
 
 export async function ended(child: ChildProcess): Promise<CommandEnd> {
@@ -122,6 +128,13 @@ export function assertRefused(end: CommandEnd, sentence: RegExp): void {
   assert.is(end.stderr.trimEnd().split('\n').length, 1, `one line, not: ${end.stderr}`);
   assert.not.match(end.stderr, /\n\s+at /, 'no stack');
   assert.is(end.code, 2);
+}
+
+/** Ctrl-C: it says so and cleans up, unless it was still starting and had made nothing. */
+export function assertInterrupted({ code, signal, stdout, stderr }: CommandEnd): void {
+  if (signal === 'SIGINT' && stdout === '') return;
+  assert.is(code, 130, stdout + stderr);
+  assert.match(stdout, /Interrupted; everything is cleaned up\.\n$/);
 }
 
 // ---- what is left ------------------------------------------------------------

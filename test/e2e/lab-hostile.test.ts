@@ -119,7 +119,7 @@ function tell(chunk: Buffer, times: number, { read = true, giveUpMs = 20_000 } =
     if (read) socket.setEncoding('utf8').on('data', (text: string) => { answer = (answer + text).slice(0, 10_000); });
     const timer = setTimeout(() => socket.destroy(), giveUpMs);
     socket.on('error', () => {});
-    socket.on('drain', write).once('connect', write);
+    socket.on('drain', write).once('connect', write).once('end', () => socket.destroy());
     socket.on('close', () => {
       clearTimeout(timer);
       resolve({ answer, writtenBytes: socket.bytesWritten });
