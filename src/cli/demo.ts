@@ -40,7 +40,7 @@ async function run(options: Options): Promise<void> {
     for (let i = 1; i <= options.rounds; i++) {
       progress.title(options.rounds === 1 ? 'A virtual machine outlives its host' : `Round ${i} of ${options.rounds}`);
       const round = await runDemoRound({
-        labName: options.name, vcpus: options.vcpus, writers: 8, readers: 4, loadSeconds: 2, jitterSeconds: 2, random,
+        labName: options.name, vcpus: options.vcpus, writers: 8, readers: 4, redisReaders: 2, newcomers: 2, loadSeconds: 2, jitterSeconds: 2, random,
         keep: options.keep === true && i === options.rounds, signal: interrupt.signal,
         onProgress: (step, done) => done === undefined ? progress.start(step) : progress.done(done),
       });

@@ -6,7 +6,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { HttpReader, RedisWriter, type Client } from './clients.js';
+import { HttpReader, Newcomer, RedisReader, RedisWriter, type Client } from './clients.js';
 import type { ClientOrder, ClientNews } from './client-process.js';
 
 const finishMs = 15_000;
@@ -27,7 +27,9 @@ async function start(order: Extract<ClientOrder, { type: 'start' }>): Promise<vo
   writers = Array.from({ length: order.writers }, (_, i) => new RedisWriter(run, i, redis));
   const readers = Array.from({ length: order.readers }, (_, i) => new HttpReader(`http ${i}`, '/1k', http));
   download = new HttpReader('download', '/1m', http, 0);
-  clients = [...writers, ...readers, download];
+  const redisReaders = Array.from({ length: order.redisReaders ?? 0 }, (_, i) => new RedisReader(i, writers, redis));
+  const newcomers = Array.from({ length: order.newcomers ?? 0 }, (_, i) => new Newcomer(run, i, redis));
+  clients = [...writers, ...readers, ...redisReaders, ...newcomers, download];
   for (const client of clients) await client.connect();
   running = Promise.all(clients.map((client) => client.run()));
   tell({ type: 'started', connections: clients.length });

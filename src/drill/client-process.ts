@@ -4,7 +4,9 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 export type ClientOrder =
-  | { type: 'start'; guest: string; redisPort: number; httpPort: number; writers: number; readers: number }
+  | { type: 'start'; guest: string; redisPort: number; httpPort: number; writers: number; readers: number;
+    /** Redis clients that only read, and that come and go. */
+    redisReaders?: number; newcomers?: number }
   | { type: 'progress' }
   | { type: 'stop'; sinceNs: string };
 

@@ -87,7 +87,7 @@ export class RedisWriter extends Client {
   protected async exchange(): Promise<void> {
     const sequence = this.#sequence++;
     if (sequence % 2 === 0) {
-      const reply = await this.#connection.command('INCR', this.#counterKey);
+      const reply = await this.#connection.command('INCR', this.counterKey);
       // Each INCR of this connection is done exactly once, and nobody else counts here.
       if (reply !== this.#count + 1) throw new Error(`INCR after ${this.#count} answered ${String(reply)}`);
       this.#count++;
@@ -106,7 +106,7 @@ export class RedisWriter extends Client {
   async countLost(): Promise<number> {
     const connection = await RespConnection.connect(this.#at.host, this.#at.port, connectTimeoutMs);
     try {
-      const counter = Number(await connection.command('GET', this.#counterKey) ?? 0);
+      const counter = Number(await connection.command('GET', this.counterKey) ?? 0);
       // One more than acknowledged may be there: its reply was still on its way.
       let lost = counter < this.#count ? this.#count - counter : 0;
       if (counter > this.#count + 1) lost += counter - this.#count;
@@ -123,7 +123,8 @@ export class RedisWriter extends Client {
     }
   }
 
-  get #counterKey(): string {
+  /** The key that only this writer counts up. */
+  get counterKey(): string {
     return `${this.#prefix}:count`;
   }
 
@@ -134,6 +135,67 @@ export class RedisWriter extends Client {
   #value(sequence: number): string {
     return `value ${sequence} of ${this.#prefix}`;
   }
+}
+
+/** Reads the writers' counters in turn and insists that none ever goes back. */
+export class RedisReader extends Client {
+  readonly #at: { host: string; port: number };
+  readonly #keys: readonly string[];
+  readonly #seen = new Map<string, number>();
+  #connection!: RespConnection;
+  #next = 0;
+
+  constructor(id: number, writers: readonly RedisWriter[], at: { host: string; port: number }) {
+    super(`reader ${id}`);
+    this.#keys = writers.map((writer) => writer.counterKey);
+    this.#at = at;
+  }
+
+  async connect(): Promise<void> {
+    this.#connection = await RespConnection.connect(this.#at.host, this.#at.port, connectTimeoutMs);
+  }
+
+  protected async exchange(): Promise<void> {
+    const key = this.#keys[this.#next++ % this.#keys.length]!;
+    const reply = await this.#connection.command('GET', key);
+    const before = this.#seen.get(key) ?? 0;
+    if (!(Number(reply ?? 0) >= before)) throw new Error(`GET ${key} answered ${before} before and ${String(reply)} now`);
+    this.#seen.set(key, Number(reply ?? 0));
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+}
+
+/** Opens a connection, writes, reads it back and closes it, over and over. */
+export class Newcomer extends Client {
+  readonly #at: { host: string; port: number };
+  readonly #key: string;
+  #sequence = 0;
+
+  constructor(run: string, id: number, at: { host: string; port: number }) {
+    super(`newcomer ${id}`);
+    this.#key = `drill:${run}:newcomer:${id}`;
+    this.#at = at;
+  }
+
+  async connect(): Promise<void> {}
+
+  protected async exchange(): Promise<void> {
+    const value = `visit ${this.#sequence++}`;
+    const connection = await RespConnection.connect(this.#at.host, this.#at.port, connectTimeoutMs);
+    try {
+      const written = await connection.command('SET', this.#key, value);
+      if (written !== 'OK') throw new Error(`SET answered ${String(written)}`);
+      const read = await connection.command('GET', this.#key);
+      if (read !== value) throw new Error(`GET answered ${String(read)} after SET of ${value}`);
+    } finally {
+      connection.close();
+    }
+  }
+
+  close(): void {}
 }
 
 /** Fetches one page over and over and insists that it never changes. */

@@ -16,6 +16,9 @@ export interface DemoOptions {
   vcpus: number;
   writers: number;
   readers: number;
+  /** Redis clients that only read, and that open a new connection for each write and read. */
+  redisReaders: number;
+  newcomers: number;
   /** Seconds of load before the kill, and how much more of it chance may add. */
   loadSeconds: number;
   jitterSeconds: number;
@@ -75,6 +78,7 @@ export async function runDemoRound(options: DemoOptions): Promise<DemoRound> {
     await lab.waitForGuest(protectTimeoutMs, signal);
     const { connections } = await clients.start({
       guest: addresses.guest, redisPort: ports.redis, httpPort: ports.http, writers: options.writers, readers: options.readers,
+      redisReaders: options.redisReaders, newcomers: options.newcomers,
     });
     onProgress('', `${connections} connections`);
 
