@@ -12,6 +12,10 @@ const benches: Record<string, { about: string; load: () => Promise<{ run: (jsonP
     about: 'generated codecs of bpf-ts-loader, against DataView code written by hand',
     load: () => import('./codec.js'),
   },
+  gate: {
+    about: 'cost of the gate per packet, against an empty program',
+    load: () => import('./gate.js'),
+  },
 };
 
 const program = new Command('bench')
