@@ -9,6 +9,7 @@
 #define COLOPP_WIRE_H
 
 #ifndef __bpf__
+#include <linux/bpf.h>
 #include <linux/types.h>
 #endif
 
@@ -78,6 +79,108 @@ enum gate_counter {
 struct gate_count {
 	__u64 packets;
 	__u64 bytes;
+};
+
+/*
+ * The input mirror.  A clone of each packet that the primary's guest is about to
+ * receive travels through a vxlan tunnel to the secondary's input log.  Its
+ * number and size ride in the tunnel's header:
+ *   VNI            the low 24 bits of the input's number (`iseq`)
+ *   GBP policy id  how many packets the clone may be split into on its way, and
+ *                  whether it may be a write
+ */
+#define MIRROR_ISEQ_BITS 24
+#define MIRROR_WRITE 0x8000u
+#define MIRROR_SEGMENTS 0x7fffu
+
+/* A packet on its way to the log thread: `hold` as for held packets, but with a
+ * magic of its own. */
+#define LOG_MAGIC 0x636f6c6cu /* "coll" */
+
+struct log_tag {
+	struct hold_tag hold;
+	__u32 iseq24;	/* the low bits of the input's number */
+	__u32 flags;	/* enum log_flags */
+	__u16 segments; /* packets that the whole input would be split into */
+	__u16 arrived;	/* as many of them are in here */
+	__u32 reserved;
+};
+
+#define LOG_TAG_BYTES 48u
+
+enum log_flags {
+	LOG_WRITE = 1, /* the input may be a write */
+	LOG_LIVE = 2,  /* not from the tunnel: a client sent it here after the takeover */
+};
+
+/* What the secondary's tap lets through. */
+enum shadow_mode {
+	SHADOW_STANDBY = 0, /* nothing */
+	SHADOW_REPLAY = 1,  /* the log goes in; what clients send waits behind it */
+	SHADOW_LIVE = 2,    /* everything, rewritten where a flow needs it */
+	SHADOW_OFF = 3,	    /* everything, untouched */
+};
+
+/* One TCP connection of the guest.  IPv4 addresses are mapped into IPv6. */
+struct shadow_key {
+	__u8 client[16];
+	__u8 guest[16];
+	__u16 client_port; /* big endian */
+	__u16 guest_port;
+	__u16 vlan; /* 0: none, else its number | 0x1000 */
+	__u16 reserved;
+};
+
+enum shadow_flow_state {
+	SHADOW_SILENT = 0,  /* the guest has not spoken yet */
+	SHADOW_SYN = 1,	    /* a SYN has gone in */
+	SHADOW_SYN_ACK = 2, /* the guest's initial sequence number is known, the client's view of it is not */
+	SHADOW_KNOWN = 3,   /* seq_delta and ts_delta are right */
+};
+
+/* What is known of it since the takeover.  Sequence numbers in host order. */
+struct shadow_flow {
+	struct bpf_spin_lock lock;
+	__u32 state;	   /* enum shadow_flow_state */
+	__u32 seq_delta;   /* client's view of the guest's sequence numbers less the guest's own */
+	__u32 ts_delta;	   /* likewise for the guest's timestamps */
+	__u32 guest_isn;
+	__u32 tsval_first; /* guest's own: in its newest SYN-ACK, or its first segment; if `stamped` */
+	__u32 tsval_last;  /* and the newest */
+	__u32 snd_max;	   /* guest's own: behind the last it has sent; valid from SHADOW_SYN_ACK on */
+	__u32 rcv_ack;	   /* behind the last it has acknowledged, if `acked` */
+	__u8 acked;
+	__u8 stamped;
+	__u8 fins; /* FIN seen, 1: of the client, 2: of the guest */
+	__u8 reserved;
+	__u32 replies;	/* packets with payload that the guest has sent */
+	__u64 used_ns;	/* CLOCK_MONOTONIC of the newest packet */
+	__u64 ended_ns; /* of the FIN or RST that ended it, 0: not ended */
+};
+
+/* Packets by what the shadow programs did with them.  One packet may count
+ * under several of the second group. */
+enum shadow_counter {
+	SHADOW_LOGGED = 0,    /* from the tunnel to the log */
+	SHADOW_FOREIGN,	      /* dropped: not from the peer */
+	SHADOW_MALFORMED,     /* dropped: without the size that goes with its number */
+	SHADOW_UNTAGGABLE,    /* dropped: no room for the tag */
+	SHADOW_ACKS,	      /* acknowledgements sent */
+	SHADOW_INJECTED,      /* from the log to the guest */
+	SHADOW_LIVE_LOGGED,   /* from a client to the log's end */
+	SHADOW_IN_DROPPED,    /* standing by */
+	SHADOW_OUT_DROPPED,
+	SHADOW_IN_PASSED,
+	SHADOW_OUT_PASSED,
+
+	SHADOW_IN_REWRITTEN,
+	SHADOW_OUT_REWRITTEN,
+	SHADOW_CLAMPED,	      /* acknowledged more than the guest has sent */
+	SHADOW_PROBES,	      /* went in as an old segment, only to make the guest speak */
+	SHADOW_LEARNED,	      /* flows whose other initial sequence number was learned */
+	SHADOW_OPAQUE,	      /* not plain TCP, or authenticated: untouched */
+	SHADOW_FLOWS_FULL,    /* no room for the flow: its sequence numbers stay as they are */
+	SHADOW_COUNTERS,
 };
 
 #endif

@@ -5,6 +5,11 @@
       "sources": [
         "src/binding.cc",
         "src/held_packet.cc",
+        "src/log_binding.cc",
+        "src/log_frame.cc",
+        "src/log_replay.cc",
+        "src/log_thread.cc",
+        "src/log_tracker.cc",
         "src/queue.cc",
         "src/tap.cc",
         "src/worker.cc"

@@ -1,6 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { constants } from 'node:os';
+import { bounded, checkIfname, makeNative, native, TapHoldError, transmitDrops } from './tap.js';
+
+export { InputLog, type InputLogOptions, type LogNotice, type LogStats, type ReplayOptions, type ReplayStats } from './input-log.js';
+export { TapHoldError } from './tap.js';
 
 /** Why the hold thread calls: something waits, or more waits than the limits allow. */
 export type HoldNotice = 'held' | 'limit';
@@ -58,38 +60,19 @@ interface NativeTapHold {
   close(): void;
 }
 
-interface Native {
-  TapHold: new (
-    ifname: string,
-    queuePackets: number,
-    ringBytes: number,
-    limitPackets: number,
-    limitBytes: number,
-    notify: (notice: number, oldestNs: bigint) => void,
-  ) => NativeTapHold;
-}
-
-const native = createRequire(import.meta.url)('../build/Release/tap_hold.node') as Native;
+type NativeConstructor = new (
+  ifname: string,
+  queuePackets: number,
+  ringBytes: number,
+  limitPackets: number,
+  limitBytes: number,
+  notify: (notice: number, oldestNs: bigint) => void,
+) => NativeTapHold;
 
 const notices: readonly HoldNotice[] = ['held', 'limit'];
 const mib = 1024 * 1024;
 /** Later than any packet. */
 const endOfTime = (1n << 64n) - 1n;
-
-/** A hold tap that could not be made or used. */
-export class TapHoldError extends Error {
-  readonly code: string;
-  readonly operation: string;
-  readonly errno: number;
-
-  constructor(message: string, operation: string, errno: number, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'TapHoldError';
-    this.code = 'TAP_HOLD';
-    this.operation = operation;
-    this.errno = errno;
-  }
-}
 
 /**
  * A tap of our own and the thread behind it, which keeps the packets that the
@@ -105,10 +88,7 @@ export class TapHold {
   #native: NativeTapHold | undefined;
 
   constructor(options: TapHoldOptions) {
-    const { ifname } = options;
-    if (!/^[A-Za-z0-9_.-]{1,15}$/.test(ifname)) {
-      throw new RangeError(`A hold tap cannot be named ${JSON.stringify(ifname)}: use 1 to 15 letters, digits, "_", "." or "-".`);
-    }
+    const ifname = checkIfname(options.ifname);
     const queuePackets = bounded('queuePackets', options.queuePackets ?? 65_536, 1, 1_000_000);
     const ringBytes = bounded('ringBytes', options.ringBytes ?? 256 * mib, mib, 64 * 1024 * mib);
     const limitPackets = bounded('limitPackets', options.limitPackets ?? 16_384, 1, 1e9);
@@ -117,15 +97,10 @@ export class TapHold {
       options.onNotice(notices[notice]!, oldestNs);
     };
     this.ifname = ifname;
-    try {
-      this.#native = new native.TapHold(ifname, queuePackets, ringBytes, limitPackets, limitBytes, notify);
-    } catch (cause) {
-      const { message, operation, errno } = cause as Error & { operation?: string; errno?: number };
-      throw new TapHoldError(
-        `The hold tap ${ifname} could not be made: ${message}.`,
-        operation ?? 'open', errno ?? 0, { cause },
-      );
-    }
+    this.#native = makeNative(
+      `The hold tap ${ifname}`, native['TapHold'] as NativeConstructor,
+      ifname, queuePackets, ringBytes, limitPackets, limitBytes, notify,
+    );
   }
 
   /** Interface index of the hold tap. */
@@ -183,18 +158,4 @@ export class TapHold {
     }
     return this.#native;
   }
-}
-
-/** Packets for the device that its queue had no room for; 0 for a device that is gone. */
-function transmitDrops(ifname: string): number {
-  const line = readFileSync('/proc/net/dev', 'utf8').split('\n').find((text) => text.trimStart().startsWith(`${ifname}:`));
-  // Eight figures of what was received, then: bytes, packets, errors, drops.
-  return Number(line?.slice(line.indexOf(':') + 1).trim().split(/\s+/)[11] ?? 0);
-}
-
-function bounded(name: string, value: number, low: number, high: number): number {
-  if (!Number.isSafeInteger(value) || value < low || value > high) {
-    throw new RangeError(`${name} must be a whole number from ${low} to ${high}, not ${value}.`);
-  }
-  return value;
 }

@@ -1,5 +1,5 @@
 // The Node API over the hold thread.
-#include <napi.h>
+#include "binding.h"
 
 #include <cstring>
 #include <memory>
@@ -8,7 +8,6 @@
 #include "worker.h"
 
 namespace taphold {
-namespace {
 
 Napi::Error MakeError(Napi::Env env, const SysError& failed) {
   Napi::Error error = Napi::Error::New(
@@ -17,6 +16,8 @@ Napi::Error MakeError(Napi::Env env, const SysError& failed) {
   error.Set("errno", Napi::Number::New(env, failed.error));
   return error;
 }
+
+namespace {
 
 class TapHold : public Napi::ObjectWrap<TapHold> {
  public:
@@ -145,6 +146,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("TapHold", TapHold::Define(env));
+  exports.Set("InputLog", DefineInputLog(env));
   return exports;
 }
 

@@ -16,9 +16,8 @@ static_assert(sizeof(hold_tag) == HOLD_TAG_BYTES, "the gate writes tags of this 
 
 }  // namespace
 
-bool Untag(const uint8_t* head, size_t rest_bytes, VnetHeader* vnet, Record* record) {
-  uint8_t bytes[HOLD_TAG_BYTES];
-  std::memcpy(bytes, head, sizeof(bytes));
+bool Untag(uint32_t magic, uint8_t* head, size_t tag_bytes, size_t rest_bytes, VnetHeader* vnet,
+           Record* record) {
   record->vlan_proto = 0;
 
   uint16_t type;
@@ -29,50 +28,50 @@ bool Untag(const uint8_t* head, size_t rest_bytes, VnetHeader* vnet, Record* rec
     if (rest_bytes < kVlanBytes) return false;
     record->vlan_proto = type;
     std::memcpy(&record->vlan_tci, head + kMacBytes + 2, sizeof(record->vlan_tci));
-    std::memcpy(bytes + kMacBytes, head + kMacBytes + kVlanBytes,
-                HOLD_TAG_BYTES - kMacBytes - kVlanBytes);
-    std::memcpy(bytes + HOLD_TAG_BYTES - kVlanBytes, record->frame(), kVlanBytes);
+    std::memmove(head + kMacBytes, head + kMacBytes + kVlanBytes,
+                 tag_bytes - kMacBytes - kVlanBytes);
+    std::memcpy(head + tag_bytes - kVlanBytes, record->frame(), kVlanBytes);
     rest_bytes -= kVlanBytes;
     std::memmove(record->frame(), record->frame() + kVlanBytes, rest_bytes);
   }
 
   hold_tag tag;
-  std::memcpy(&tag, bytes, sizeof(tag));
-  if (tag.ethertype != htons(HOLD_ETHERTYPE) || tag.magic != HOLD_MAGIC || rest_bytes < ETH_HLEN) {
+  std::memcpy(&tag, head, sizeof(tag));
+  if (tag.ethertype != htons(HOLD_ETHERTYPE) || tag.magic != magic || rest_bytes < ETH_HLEN) {
     return false;
   }
   // A segment of a packet is shorter than the packet that was tagged.
   if (rest_bytes != tag.frame_bytes && (rest_bytes > tag.frame_bytes || !tag.gso_size)) return false;
   // Offsets were counted from the tag.  A VLAN tag counts before and after.
   if (vnet->flags & kNeedsChecksum) {
-    if (vnet->csum_start < HOLD_TAG_BYTES) return false;
-    vnet->csum_start = static_cast<uint16_t>(vnet->csum_start - HOLD_TAG_BYTES);
+    if (vnet->csum_start < tag_bytes) return false;
+    vnet->csum_start = static_cast<uint16_t>(vnet->csum_start - tag_bytes);
   }
-  vnet->hdr_len =
-      vnet->hdr_len < HOLD_TAG_BYTES ? 0 : static_cast<uint16_t>(vnet->hdr_len - HOLD_TAG_BYTES);
+  vnet->hdr_len = vnet->hdr_len < tag_bytes ? 0 : static_cast<uint16_t>(vnet->hdr_len - tag_bytes);
   record->time_ns = tag.time_ns;
   record->frame_bytes = static_cast<uint32_t>(rest_bytes);
   std::memcpy(record->vnet, vnet, sizeof(*vnet));
   return true;
 }
 
-bool ReadPacket(int tap_fd, Record* record, int* error) {
+bool ReadPacket(int tap_fd, uint32_t magic, void* tag, size_t tag_bytes, Record* record,
+                int* error) {
   VnetHeader vnet{};
-  uint8_t head[HOLD_TAG_BYTES];
+  auto head = static_cast<uint8_t*>(tag);
   uint8_t beyond;  // a packet that reaches here is longer than any of the gate's
   iovec parts[] = {{&vnet, sizeof(vnet)},
-                   {head, sizeof(head)},
+                   {head, tag_bytes},
                    {record->frame(), kMaxFrameBytes},
                    {&beyond, sizeof(beyond)}};
-  constexpr size_t kOverheadBytes = sizeof(vnet) + sizeof(head);
+  const size_t overhead_bytes = sizeof(vnet) + tag_bytes;
   ssize_t bytes;
   do {
     bytes = readv(tap_fd, parts, sizeof(parts) / sizeof(*parts));
   } while (bytes < 0 && errno == EINTR);
   *error = bytes < 0 ? errno : 0;
-  if (bytes < static_cast<ssize_t>(kOverheadBytes)) return false;
-  size_t rest_bytes = static_cast<size_t>(bytes) - kOverheadBytes;
-  return rest_bytes <= kMaxFrameBytes && Untag(head, rest_bytes, &vnet, record);
+  if (bytes < static_cast<ssize_t>(overhead_bytes)) return false;
+  size_t rest_bytes = static_cast<size_t>(bytes) - overhead_bytes;
+  return rest_bytes <= kMaxFrameBytes && Untag(magic, head, tag_bytes, rest_bytes, &vnet, record);
 }
 
 bool WritePacket(int tap_fd, Record* record) {

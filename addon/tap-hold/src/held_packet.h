@@ -1,5 +1,5 @@
-// The two forms of a held packet: behind the gate's tag, as it comes from the
-// hold tap, and as the guest sent it, which is how it goes back.
+// The two forms of a packet on a tap of ours: behind the tag that a BPF program
+// has put there, as it is read, and as it was sent, which is how it goes back.
 #pragma once
 
 #include <linux/if_ether.h>
@@ -30,15 +30,17 @@ struct VnetHeader {
 static_assert(sizeof(VnetHeader) == 10, "the kernel's default header size of a tap");
 static_assert(sizeof(VnetHeader) <= sizeof(Record::vnet), "a record keeps the header");
 
-// Moves the tag out of a packet as read from the hold tap, and fills in the
-// record.  `head` holds the first HOLD_TAG_BYTES of the packet and the record's
-// frame the remaining `rest_bytes`, at most kMaxFrameBytes.  False if the packet
-// is not one of the gate's.
-bool Untag(const uint8_t* head, size_t rest_bytes, VnetHeader* vnet, Record* record);
+// Takes apart a packet as read from a tap of ours, and fills in the record.
+// `head` holds the first `tag_bytes` of the packet, afterwards the tag, which
+// begins with a hold_tag; the record's frame holds the remaining `rest_bytes`,
+// at most kMaxFrameBytes.  False if the packet has no tag with this magic.
+bool Untag(uint32_t magic, uint8_t* head, size_t tag_bytes, size_t rest_bytes, VnetHeader* vnet,
+           Record* record);
 
-// Reads a packet from the hold tap into `record`.  True if it is one of the
-// gate's; else *error is the read's errno, or 0 for a malformed packet.
-bool ReadPacket(int tap_fd, Record* record, int* error);
+// Reads a packet into `tag` and `record`.  True if it has such a tag; else
+// *error is the read's errno, or 0 for a malformed packet.
+bool ReadPacket(int tap_fd, uint32_t magic, void* tag, size_t tag_bytes, Record* record,
+                int* error);
 
 // Gives a packet back to the kernel.  False if the kernel refuses it.
 bool WritePacket(int tap_fd, Record* record);

@@ -45,6 +45,14 @@ void Queue::Commit(Record* record) {
   frame_bytes_ += record->frame_bytes;
 }
 
+Record* Queue::After(const Record* record) const {
+  auto at = static_cast<size_t>(reinterpret_cast<const uint8_t*>(record) - ring_);
+  size_t next = at + record->span_bytes;
+  if (next == tail_) return nullptr;
+  if (At(next)->span_bytes == 0) next = 0;
+  return next == tail_ ? nullptr : At(next);
+}
+
 void Queue::Pop() {
   Record* record = At(head_);
   packets_--;

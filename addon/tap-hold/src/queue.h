@@ -1,4 +1,4 @@
-// The held packets, in the order they came, in one preallocated ring of bytes.
+// The packets that a thread keeps, in the order they came, in one preallocated ring of bytes.
 #pragma once
 
 #include <cstddef>
@@ -6,18 +6,20 @@
 
 namespace taphold {
 
-// What is remembered of a held packet; the packet follows it in the ring.
+// What is remembered of a packet; the packet follows it in the ring.
 struct Record {
-  uint64_t time_ns;      // when the guest sent it
+  uint64_t time_ns;      // when the guest sent it; of input, when it came here
+  uint64_t iseq;         // of input, its number
   uint32_t frame_bytes;  // length of the frame that follows
   uint32_t span_bytes;   // distance to the next record, 0: go on at the ring's start
   uint16_t vlan_proto;   // big endian, 0: no VLAN tag
   uint16_t vlan_tci;     // big endian
-  uint8_t vnet[12];      // virtio-net header of the frame without our tag
+  uint8_t vnet[10];      // virtio-net header of the frame without our tag
+  uint16_t flags;        // of input, enum log_flags
   uint8_t* frame() { return reinterpret_cast<uint8_t*>(this + 1); }
 };
 
-// Not thread safe: it belongs to the hold thread.
+// Not thread safe: it belongs to that thread.
 class Queue {
  public:
   Queue() = default;
@@ -34,14 +36,16 @@ class Queue {
   Record* Reserve(size_t max_frame_bytes);
   void Commit(Record* record);
 
-  Record* front() { return packets_ ? At(head_) : nullptr; }
+  Record* front() const { return packets_ ? At(head_) : nullptr; }
+  // The one that came after a queued one, or nullptr.
+  Record* After(const Record* record) const;
   void Pop();
 
   size_t packets() const { return packets_; }
   size_t bytes() const { return frame_bytes_; }
 
  private:
-  Record* At(size_t offset) { return reinterpret_cast<Record*>(ring_ + offset); }
+  Record* At(size_t offset) const { return reinterpret_cast<Record*>(ring_ + offset); }
 
   uint8_t* ring_ = nullptr;
   size_t ring_bytes_ = 0;

@@ -142,8 +142,9 @@ bool Worker::ReadBatch() {
       return false;
     }
     Poll(true);
+    hold_tag tag;
     int error;
-    if (ReadPacket(tap_fd_, record, &error)) {
+    if (ReadPacket(tap_fd_, HOLD_MAGIC, &tag, sizeof(tag), record, &error)) {
       stats_.received_packets++;
       stats_.received_bytes += record->frame_bytes;
       queue_.Commit(record);

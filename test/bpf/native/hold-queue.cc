@@ -107,6 +107,14 @@ void Exercise(std::mt19937& random, size_t ring_bytes, size_t max_frame_bytes, i
     CHECK(queue.packets() == model.size());
     CHECK(queue.bytes() == model_bytes);
     CHECK((queue.front() == nullptr) == model.empty());
+    if (below(16) == 0) {
+      const Record* record = queue.front();
+      for (const Held& held : model) {
+        CHECK(record && record->time_ns == held.time_ns);
+        record = queue.After(record);
+      }
+      CHECK(!record);
+    }
   }
 }
 

@@ -45,7 +45,7 @@ Untagged Run(const std::vector<uint8_t>& packet, VnetHeader vnet) {
   std::unique_ptr<uint8_t[]> head(new uint8_t[HOLD_TAG_BYTES]);
   std::memcpy(head.get(), packet.data(), HOLD_TAG_BYTES);
   std::memcpy(out.record()->frame(), packet.data() + HOLD_TAG_BYTES, rest_bytes);
-  out.good = Untag(head.get(), rest_bytes, &out.vnet, out.record());
+  out.good = Untag(HOLD_MAGIC, head.get(), HOLD_TAG_BYTES, rest_bytes, &out.vnet, out.record());
   return out;
 }
 

@@ -1,0 +1,231 @@
+import { constants } from 'node:os';
+import { bounded, checkIfname, makeNative, native, TapHoldError, transmitDrops } from './tap.js';
+
+/**
+ * Why the log thread calls.
+ * - `gap`: an input is missing and will not come; nothing after it is acknowledged until a
+ *   checkpoint makes up for it. With its number.
+ * - `limit`: the log holds more, or older input, than the limits allow. With the time of the oldest.
+ */
+export type LogNotice = 'gap' | 'limit';
+
+export interface InputLogOptions {
+  /** Name of the log tap to create, at most 15 bytes. It must not exist yet. */
+  ifname: string;
+  /** Packets the kernel may queue towards the log thread (the device's txqueuelen). */
+  queuePackets?: number;
+  /** Most memory that the log may take; used only as it fills it. */
+  ringBytes?: number;
+  /** More logged packets, or bytes, or a longer time since the oldest came, cause a `limit` notice. */
+  limitPackets?: number;
+  limitBytes?: number;
+  limitAgeMs?: number;
+  /** How long a missing input may be late before it is a gap, and how many later ones may come first. */
+  gapMs?: number;
+  gapPackets?: number;
+  /** Called at most once per notice until the next {@link InputLog.forget} or {@link InputLog.reset}. */
+  onNotice: (notice: LogNotice, value: bigint) => void;
+}
+
+/** What the log thread has done. Times are nanoseconds; the counters never go back. */
+export interface LogStats {
+  /** In the log now. */
+  loggedPackets: number;
+  loggedBytes: number;
+  /** CLOCK_MONOTONIC time when the oldest one came, 0n if there is none. */
+  oldestNs: bigint;
+  /** This input and all before it are here, or not needed any more. */
+  ackedIseq: bigint;
+  /** The highest number that was seen. */
+  newestIseq: bigint;
+  epoch: bigint;
+  receivedPackets: number;
+  receivedBytes: number;
+  /** Covered by a commit. */
+  forgottenPackets: number;
+  duplicatePackets: number;
+  /** So far ahead that the log could not keep track of them; thrown away. */
+  beyondPackets: number;
+  /** Came while nothing was to be logged; thrown away. */
+  unexpectedPackets: number;
+  /** Frames on the log tap that did not come from the shadow programs; thrown away. */
+  malformedPackets: number;
+  /** Packets the kernel refused when they were written back. */
+  failedPackets: number;
+  /** Packets that the kernel dropped because the device's queue was full. */
+  droppedPackets: number;
+  /** Times the ring was full and reading stopped. */
+  fullEvents: number;
+  /** Times a gap was noticed. */
+  gaps: number;
+  /** Acknowledgements sent. */
+  acks: number;
+  /** Somebody else deleted the device. */
+  deviceLost: boolean;
+  replay: ReplayStats;
+}
+
+export interface ReplayStats {
+  /** Frames that were in the log. */
+  loggedFrames: number;
+  /** Frames that clients sent meanwhile. */
+  liveFrames: number;
+  /** TCP connections among those in the log. */
+  flows: number;
+  /** Times a frame went in again because the guest did not acknowledge it. */
+  repeatedFrames: number;
+  /** Frames that the guest had already. */
+  knownFrames: number;
+  /** Frames of flows that the guest did not answer. */
+  abandonedFrames: number;
+  /** Frames that went in unpaced because the time was over. */
+  flushedFrames: number;
+  durationNs: number;
+}
+
+export interface ReplayOptions {
+  /** Descriptor of the map of flows that the shadow programs keep. */
+  flowsFd: number;
+  /** Then what is left goes in at once. */
+  limitMs?: number;
+  /** Without progress, a flow's segments go in again after this, so often. */
+  retryMs?: number;
+  tries?: number;
+  /** How long the first write waits for the replies to earlier requests. */
+  barrierMs?: number;
+}
+
+interface NativeInputLog {
+  readonly ifIndex: number;
+  reset(epoch: bigint, nextIseq: bigint): void;
+  forget(iseq: bigint, margin: bigint): void;
+  replay(flowsFd: number, totalNs: bigint, retryNs: bigint, barrierNs: bigint, tries: number): void;
+  stats(): Omit<LogStats, 'droppedPackets'>;
+  close(): void;
+}
+
+type NativeConstructor = new (
+  ifname: string,
+  queuePackets: number,
+  ringBytes: number,
+  limitPackets: number,
+  limitBytes: number,
+  limitAgeNs: bigint,
+  gapNs: bigint,
+  gapPackets: number,
+  notify: (notice: number, value: bigint) => void,
+) => NativeInputLog;
+
+const notices: readonly LogNotice[] = ['gap', 'limit'];
+const mib = 1024 * 1024;
+const ns = (ms: number): bigint => BigInt(Math.round(ms * 1e6));
+
+/**
+ * A tap of our own and the thread behind it, which keeps the input that the primary mirrors, in
+ * order, acknowledges it, and gives it to the guest after a takeover.
+ *
+ * JavaScript never touches a packet. The device lives in the network namespace of the creating
+ * thread and vanishes with {@link close} or with the process, and the log with it.
+ */
+export class InputLog {
+  readonly ifname: string;
+  /** Until it is closed. */
+  #native: NativeInputLog | undefined;
+  #replay: { resolve: (stats: ReplayStats) => void; reject: (error: Error) => void } | undefined;
+
+  constructor(options: InputLogOptions) {
+    const ifname = checkIfname(options.ifname);
+    const notify = (notice: number, value: bigint): void => {
+      const name = notices[notice];
+      if (name !== undefined) options.onNotice(name, value);
+      else this.#replay?.resolve(this.stats().replay);
+    };
+    this.ifname = ifname;
+    this.#native = makeNative(
+      `The log tap ${ifname}`,
+      native['InputLog'] as NativeConstructor,
+      ifname,
+      bounded('queuePackets', options.queuePackets ?? 65_536, 1, 1_000_000),
+      bounded('ringBytes', options.ringBytes ?? 256 * mib, mib, 64 * 1024 * mib),
+      bounded('limitPackets', options.limitPackets ?? 32_768, 1, 1e9),
+      bounded('limitBytes', options.limitBytes ?? 128 * mib, 1, 1e12),
+      ns(bounded('limitAgeMs', options.limitAgeMs ?? 30_000, 1, 1e9)),
+      ns(bounded('gapMs', options.gapMs ?? 2, 1, 1e6)),
+      bounded('gapPackets', options.gapPackets ?? 64, 1, 32_768),
+      notify,
+    );
+  }
+
+  /** Interface index of the log tap. */
+  get ifIndex(): number {
+    return this.#open('tell its index').ifIndex;
+  }
+
+  /**
+   * Empties the log, expects input `nextIseq` (at least 1) and says so to the primary. What arrived
+   * before this call is forgotten, too, so call it before the primary mirrors.
+   * @param epoch goes into each acknowledgement
+   */
+  reset(epoch: bigint, nextIseq: bigint): void {
+    this.#open('begin').reset(u64('epoch', epoch), u64('nextIseq', nextIseq, 1n));
+  }
+
+  /**
+   * A commit: the guest has read all input up to `iseq` before the checkpoint's STOP, so the log
+   * forgets it, but for the last `margin` of it.
+   */
+  forget(iseq: bigint, margin = 0): void {
+    this.#open('forget').forget(u64('iseq', iseq), BigInt(bounded('margin', margin, 0, 1e6)));
+  }
+
+  /**
+   * Gives what is logged, without gaps, to the guest, and then whatever live clients send. From here
+   * on nothing is logged until the next {@link reset}.
+   * @returns when the log has been replayed; rejects when the log is closed before
+   */
+  async replay(options: ReplayOptions): Promise<ReplayStats> {
+    const log = this.#open('replay');
+    if (this.#replay !== undefined) throw new TapHoldError(`The log tap ${this.ifname} cannot replay: it is doing so.`, 'replay', constants.errno.EBUSY);
+    log.replay(
+      bounded('flowsFd', options.flowsFd, 0, 2 ** 31 - 1),
+      ns(bounded('limitMs', options.limitMs ?? 1000, 0, 1e6)),
+      ns(bounded('retryMs', options.retryMs ?? 20, 1, 1e6)),
+      ns(bounded('barrierMs', options.barrierMs ?? 50, 0, 1e6)),
+      bounded('tries', options.tries ?? 25, 1, 1e6),
+    );
+    try {
+      return await new Promise<ReplayStats>((resolve, reject) => { this.#replay = { resolve, reject }; });
+    } finally {
+      this.#replay = undefined;
+    }
+  }
+
+  stats(): LogStats {
+    return { ...this.#open('tell its statistics').stats(), droppedPackets: transmitDrops(this.ifname) };
+  }
+
+  /** Ends the thread and removes the device. Safe to call twice. */
+  close(): void {
+    this.#native?.close();
+    this.#native = undefined;
+    this.#replay?.reject(new TapHoldError(`The log tap ${this.ifname} was closed in the middle of a replay.`, 'replay', constants.errno.ECANCELED));
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #open(wish: string): NativeInputLog {
+    if (this.#native === undefined) {
+      throw new TapHoldError(`The log tap ${this.ifname} cannot ${wish}: it is closed.`, wish, constants.errno.EBADF);
+    }
+    return this.#native;
+  }
+}
+
+function u64(name: string, value: bigint, low = 0n): bigint {
+  if (typeof value !== 'bigint' || value < low || value >= 1n << 63n) {
+    throw new RangeError(`${name} must be a bigint from ${low} to 2^63 - 1, not ${value}.`);
+  }
+  return value;
+}

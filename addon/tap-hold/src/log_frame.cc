@@ -1,0 +1,80 @@
+#include "log_frame.h"
+
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <netinet/in.h>
+
+#include <cstring>
+
+namespace taphold {
+namespace {
+
+constexpr size_t kIpv4Bytes = 20;
+constexpr size_t kIpv6Bytes = 40;
+constexpr size_t kTcpBytes = 20;
+constexpr uint16_t kIpv4Fragment = 0x3fff;  // more fragments, or not the first
+constexpr uint16_t kVlanNumber = 0x0fff;
+constexpr uint16_t kVlanPresent = 0x1000;
+
+uint16_t Get16(const uint8_t* at) { return static_cast<uint16_t>(at[0] << 8 | at[1]); }
+uint32_t Get32(const uint8_t* at) { return uint32_t{Get16(at)} << 16 | Get16(at + 2); }
+
+void MapIpv4(uint8_t* to, const uint8_t* address) {
+  to[10] = to[11] = 0xff;
+  std::memcpy(to + 12, address, 4);
+}
+
+}  // namespace
+
+Frame ParseFrame(Record* record) {
+  Frame frame;
+  const uint8_t* bytes = record->frame();
+  const uint8_t* ip = bytes + ETH_HLEN;
+  size_t tcp_at, end;
+  switch (record->frame_bytes < ETH_HLEN ? 0 : Get16(bytes + 12)) {
+    case ETH_P_IP:
+      if (record->frame_bytes < ETH_HLEN + kIpv4Bytes || ip[0] != 0x45 || ip[9] != IPPROTO_TCP ||
+          (Get16(ip + 6) & kIpv4Fragment)) {
+        return frame;
+      }
+      MapIpv4(frame.key.client, ip + 12);
+      MapIpv4(frame.key.guest, ip + 16);
+      tcp_at = ETH_HLEN + kIpv4Bytes;
+      end = ETH_HLEN + size_t{Get16(ip + 2)};
+      break;
+    case ETH_P_IPV6:
+      if (record->frame_bytes < ETH_HLEN + kIpv6Bytes || ip[0] >> 4 != 6 || ip[6] != IPPROTO_TCP) {
+        return frame;
+      }
+      std::memcpy(frame.key.client, ip + 8, 16);
+      std::memcpy(frame.key.guest, ip + 24, 16);
+      tcp_at = ETH_HLEN + kIpv6Bytes;
+      end = tcp_at + Get16(ip + 4);
+      break;
+    default:
+      return frame;
+  }
+  if (end > record->frame_bytes || end < tcp_at + kTcpBytes) return frame;
+  const uint8_t* tcp = bytes + tcp_at;
+  size_t header_bytes = size_t{tcp[12]} >> 4 << 2;
+  if (header_bytes < kTcpBytes || tcp_at + header_bytes > end) return frame;
+  std::memcpy(&frame.key.client_port, tcp, 2);
+  std::memcpy(&frame.key.guest_port, tcp + 2, 2);
+  if (record->vlan_proto) {
+    frame.key.vlan = static_cast<uint16_t>((ntohs(record->vlan_tci) & kVlanNumber) | kVlanPresent);
+  }
+  frame.seq = Get32(tcp + 4);
+  frame.flags = tcp[13];
+  frame.payload_bytes = static_cast<uint32_t>(end - tcp_at - header_bytes);
+  frame.tcp = true;
+  return frame;
+}
+
+Piece PieceOf(Record* record, const Frame& frame) {
+  if (frame.tcp) return {frame.seq, frame.payload_bytes ? frame.payload_bytes : 1};
+  uint32_t hash = 2166136261u;  // FNV-1a
+  for (size_t i = 0; i < record->frame_bytes; i++) hash = (hash ^ record->frame()[i]) * 16777619u;
+  return {hash, 1};
+}
+
+}  // namespace taphold

@@ -1,0 +1,38 @@
+// What the log thread needs to know of a frame: its connection, and where in it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "log_tracker.h"
+#include "queue.h"
+#include "wire.h"
+
+namespace taphold {
+
+constexpr uint8_t kTcpFin = 0x01;
+constexpr uint8_t kTcpSyn = 0x02;
+constexpr uint8_t kTcpRst = 0x04;
+constexpr uint8_t kTcpAck = 0x10;
+
+struct Frame {
+  bool tcp = false;  // plain TCP: the rest is valid, and the BPF programs follow its flow
+  uint8_t flags = 0;
+  uint32_t seq = 0;
+  uint32_t payload_bytes = 0;
+  shadow_key key{};
+
+  bool opens() const { return (flags & (kTcpSyn | kTcpAck)) == kTcpSyn; }
+  // Sequence number behind it.
+  uint32_t end() const {
+    return seq + payload_bytes + ((flags & kTcpSyn) ? 1 : 0) + ((flags & kTcpFin) ? 1 : 0);
+  }
+};
+
+// Reads a frame sent to the guest.  Understands what bpf/tcp_rewrite.h does.
+Frame ParseFrame(Record* record);
+
+// Which part of its input a frame is.
+Piece PieceOf(Record* record, const Frame& frame);
+
+}  // namespace taphold

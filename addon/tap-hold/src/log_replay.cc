@@ -1,0 +1,218 @@
+#include "log_replay.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace taphold {
+namespace {
+
+// Frames of a flow on their way at once: enough for a guest's receive window,
+// too few to overrun its network card.
+constexpr size_t kWindowFrames = 32;
+// A flow that the BPF programs have not begun to follow by then, they never will.
+constexpr uint64_t kUntrackedNs = 5'000'000;
+
+// Sequence numbers wrap.
+bool Before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
+
+}  // namespace
+
+size_t Replayer::KeyHash::operator()(const shadow_key& key) const {
+  uint64_t words[sizeof(key) / sizeof(uint64_t)];
+  static_assert(sizeof(words) == sizeof(key), "a key is hashed whole");
+  std::memcpy(words, &key, sizeof(words));
+  uint64_t hash = 0;
+  for (uint64_t word : words) hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+  return hash ^ hash >> 32;
+}
+
+bool Replayer::KeyEqual::operator()(const shadow_key& a, const shadow_key& b) const {
+  return std::memcmp(&a, &b, sizeof(a)) == 0;
+}
+
+void Replayer::Begin(std::vector<Record*> log, uint64_t now_ns) {
+  begun_ns_ = now_ns;
+  // Packets overtake each other on their way here.
+  std::stable_sort(log.begin(), log.end(),
+                   [](const Record* a, const Record* b) { return a->iseq < b->iseq; });
+  others_.tracked = false;
+  for (Record* record : log) {
+    Frame frame = ParseFrame(record);
+    Add(record, frame, FlowOf(frame));
+    stats_.logged_frames++;
+    if ((record->flags & LOG_WRITE) && record->iseq < first_write_) first_write_ = record->iseq;
+  }
+  stats_.flows = flows_.size();
+  writes_may_go_ = first_write_ == UINT64_MAX;
+}
+
+bool Replayer::Append(Record* record) {
+  stats_.live_frames++;
+  Frame frame = ParseFrame(record);
+  auto found = flows_.find(frame.key);
+  Flow* flow = !frame.tcp ? &others_ : found == flows_.end() ? nullptr : found->second.get();
+  if (flow && !flow->idle()) {
+    Add(record, frame, flow);
+    return true;
+  }
+  target_->Inject(record);
+  return false;
+}
+
+Replayer::Flow* Replayer::FlowOf(const Frame& frame) {
+  if (!frame.tcp) return &others_;
+  std::unique_ptr<Flow>& flow = flows_[frame.key];
+  if (!flow) {
+    flow = std::make_unique<Flow>();
+    flow->key = frame.key;
+  }
+  return flow.get();
+}
+
+void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
+  Item item{};
+  item.record = record;
+  item.end = frame.end();
+  item.payload_bytes = frame.payload_bytes;
+  item.flags = frame.flags;
+  item.live = record->flags & LOG_LIVE;
+  item.write = record->flags & LOG_WRITE;
+  items_.push_back(item);
+  flow->items.push_back(&items_.back());
+}
+
+bool Replayer::Step(uint64_t now_ns) {
+  stats_.duration_ns = now_ns - begun_ns_;
+  if (stats_.duration_ns >= limits_.total_ns) {
+    Flush();
+    return true;
+  }
+  bool done = true;
+  // Once more if writes may go now: they should not wait for the next step.
+  for (bool again = true; again;) {
+    again = false;
+    done = true;
+    Progress(&others_, now_ns);
+    for (auto& [key, flow] : flows_) {
+      if (flow->idle()) continue;
+      Progress(flow.get(), now_ns);
+      done = done && flow->idle();
+    }
+    if (!writes_may_go_ && RepliesAreOut(now_ns)) writes_may_go_ = again = true;
+  }
+  return done && others_.idle();
+}
+
+void Replayer::Progress(Flow* flow, uint64_t now_ns) {
+  shadow_flow seen{};
+  bool found = flow->tracked && target_->Look(flow->key, &seen);
+  bool waiting = flow->next > flow->done;
+  if (!found && waiting && now_ns - flow->sent_ns >= kUntrackedNs) flow->tracked = false;
+
+  bool spoken = found && seen.state >= SHADOW_SYN_ACK;
+  if (spoken && !flow->spoken && waiting && !flow->items[flow->done]->opens()) {
+    flow->next = flow->done;  // what went in was only to make it speak
+  }
+  flow->spoken = spoken;
+
+  while (!flow->idle() && IsOver(*flow, *flow->items[flow->done], seen)) {
+    Item* item = flow->items[flow->done++];
+    if (flow->done > flow->next) {
+      flow->next = flow->done;
+      stats_.known_frames++;
+      item->sent = true;
+    }
+    flow->progress_ns = now_ns;
+    flow->tries = 0;
+  }
+  if (flow->fresh < flow->done) flow->fresh = flow->done;
+
+  uint64_t since_ns = std::max(flow->sent_ns, flow->progress_ns);
+  if (flow->next > flow->done && now_ns - since_ns >= limits_.retry_ns) {
+    if (++flow->tries > limits_.tries) {
+      Abandon(flow);
+      return;
+    }
+    flow->next = flow->done;
+  }
+  while (flow->next < flow->items.size() && MaySend(*flow, *flow->items[flow->next])) {
+    Send(flow, flow->items[flow->next], seen, now_ns);
+  }
+}
+
+bool Replayer::IsOver(const Flow& flow, const Item& item, const shadow_flow& seen) const {
+  bool on_its_way = flow.next > flow.done;
+  // Clients repeat by themselves what they send now. A RST is never answered.
+  if (!flow.tracked || item.live || (item.flags & kTcpRst) || seen.ended_ns) return on_its_way;
+  if (!item.countable()) return on_its_way && flow.spoken;
+  // This may also be so before it went in: the checkpoint had it.
+  return flow.spoken && seen.acked && !Before(seen.rcv_ack, item.end) && (on_its_way || !item.opens());
+}
+
+bool Replayer::MaySend(const Flow& flow, const Item& item) const {
+  if (item.write && !item.live && !writes_may_go_) return false;
+  if (!flow.tracked) return true;
+  size_t on_their_way = flow.next - flow.done;
+  if (on_their_way && (item.opens() || !flow.spoken)) return false;
+  return on_their_way < kWindowFrames;
+}
+
+void Replayer::Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t now_ns) {
+  target_->Inject(item->record);
+  if (item->sent) stats_.repeated_frames++;
+  item->sent = true;
+  flow->sent_ns = now_ns;
+  flow->next++;
+  if (flow->fresh < flow->next) flow->fresh = flow->next;
+  if (item->opens()) flow->spoken = false;
+  bool request = item->payload_bytes || !flow->tracked;
+  if (request && !item->live && item->record->iseq < first_write_ && (flow->spoken || !flow->tracked)) {
+    if (!flow->asked) flow->replies = seen.replies;
+    flow->asked = true;
+    flow->asked_ns = now_ns;
+  }
+}
+
+// Of a guest that does not answer: what was logged is lost to it, what clients
+// send now is not.
+void Replayer::Abandon(Flow* flow) {
+  for (size_t i = flow->done; i < flow->items.size(); i++) {
+    Item* item = flow->items[i];
+    if (item->live) {
+      target_->Inject(item->record);
+    } else {
+      stats_.abandoned_frames++;
+    }
+    item->sent = true;
+  }
+  flow->done = flow->next = flow->fresh = flow->items.size();
+  flow->asked = false;
+}
+
+bool Replayer::RepliesAreOut(uint64_t now_ns) const {
+  auto is_out = [&](const Flow& flow) {
+    // Never sent, and before the first write?
+    if (flow.fresh < flow.items.size()) {
+      const Item& item = *flow.items[flow.fresh];
+      if (!item.live && item.record->iseq < first_write_) return false;
+    }
+    if (!flow.asked || now_ns - flow.asked_ns >= limits_.barrier_ns) return true;
+    shadow_flow seen{};
+    return flow.tracked && target_->Look(flow.key, &seen) && (seen.replies != flow.replies || seen.ended_ns);
+  };
+  if (!is_out(others_)) return false;
+  for (auto& [key, flow] : flows_) {
+    if (!is_out(*flow)) return false;
+  }
+  return true;
+}
+
+void Replayer::Flush() {
+  for (Item& item : items_) {
+    if (item.sent) continue;
+    target_->Inject(item.record);
+    stats_.flushed_frames++;
+  }
+}
+
+}  // namespace taphold

@@ -1,0 +1,125 @@
+// Giving the logged input to a guest that was set back to its last checkpoint.
+// Pure: the clock and the guest are the caller's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "log_frame.h"
+#include "queue.h"
+#include "wire.h"
+
+namespace taphold {
+
+struct ReplayLimits {
+  uint64_t total_ns;    // then what is left goes in at once
+  uint64_t retry_ns;    // without progress, a flow's segments go in again after this
+  uint64_t barrier_ns;  // how long a write waits for the replies to earlier requests
+  uint32_t tries;       // then the flow is given up
+};
+
+struct ReplayStats {
+  uint64_t logged_frames = 0;
+  uint64_t live_frames = 0;  // that clients sent meanwhile
+  uint64_t flows = 0;
+  uint64_t repeated_frames = 0;
+  uint64_t known_frames = 0;      // the guest had them already
+  uint64_t abandoned_frames = 0;  // of flows that were given up
+  uint64_t flushed_frames = 0;    // that went in unpaced when the time was over
+  uint64_t duration_ns = 0;
+};
+
+// Where frames go, and what is known of their flows.
+class ReplayTarget {
+ public:
+  virtual ~ReplayTarget() = default;
+  virtual void Inject(Record* record) = 0;
+  // False if there is no such flow.
+  virtual bool Look(const shadow_key& key, shadow_flow* flow) = 0;
+};
+
+// The order of things: within a flow, that of the log. A client's SYN waits for
+// the guest's SYN-ACK, because only then the client's next segment makes sense;
+// what follows goes in as far as the guest acknowledges it, and again if it does
+// not. Flows do not wait for each other, with one exception: the first writes
+// wait until the guest has replied to all requests before them, so that those
+// are answered from the state the primary answered them from. Nobody has seen a
+// reply from after the first write, so from there on order is free.
+class Replayer {
+ public:
+  Replayer(ReplayTarget* target, ReplayLimits limits) : target_(target), limits_(limits) {}
+
+  // `log`: the records to replay, in any order; they stay where they are until done.
+  void Begin(std::vector<Record*> log, uint64_t now_ns);
+  // A frame from a live client: after all that its flow has in the log.  True if
+  // the record must stay where it is until done.
+  bool Append(Record* record);
+  // Does what can be done now. True if nothing is left.
+  bool Step(uint64_t now_ns);
+
+  const ReplayStats& stats() const { return stats_; }
+
+ private:
+  struct Item {
+    Record* record;
+    uint32_t end;  // sequence number behind it
+    uint32_t payload_bytes;
+    uint8_t flags;  // of TCP
+    bool live;
+    bool write;
+    bool sent = false;  // at least once, or it need not be
+    bool opens() const { return (flags & (kTcpSyn | kTcpAck)) == kTcpSyn; }
+    // It takes up sequence numbers, so the guest acknowledges it.
+    bool countable() const { return payload_bytes || (flags & (kTcpSyn | kTcpFin)); }
+  };
+
+  struct Flow {
+    shadow_key key{};
+    std::vector<Item*> items;
+    size_t done = 0;   // items before are over
+    size_t next = 0;   // items from `done` up to here are on their way
+    size_t fresh = 0;  // items from here on were never sent
+    bool tracked = true;   // the BPF programs know it
+    bool spoken = false;   // the guest has said something, so its numbers are known
+    bool asked = false;    // a request before the first write waits for its reply
+    uint32_t replies = 0;  // that the guest had sent when it was asked
+    uint32_t tries = 0;
+    uint64_t asked_ns = 0;
+    uint64_t sent_ns = 0;
+    uint64_t progress_ns = 0;
+    bool idle() const { return done == items.size(); }
+  };
+
+  struct KeyHash {
+    size_t operator()(const shadow_key& key) const;
+  };
+  struct KeyEqual {
+    bool operator()(const shadow_key& a, const shadow_key& b) const;
+  };
+
+  Flow* FlowOf(const Frame& frame);
+  void Add(Record* record, const Frame& frame, Flow* flow);
+  void Progress(Flow* flow, uint64_t now_ns);
+  bool IsOver(const Flow& flow, const Item& item, const shadow_flow& seen) const;
+  bool MaySend(const Flow& flow, const Item& item) const;
+  void Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t now_ns);
+  void Abandon(Flow* flow);
+  bool RepliesAreOut(uint64_t now_ns) const;
+  void Flush();
+
+  ReplayTarget* const target_;
+  const ReplayLimits limits_;
+  ReplayStats stats_;
+  uint64_t begun_ns_ = 0;
+  uint64_t first_write_ = UINT64_MAX;  // its number
+  bool writes_may_go_ = true;
+  std::deque<Item> items_;  // in the order in which they go in if there is nothing to wait for
+  std::unordered_map<shadow_key, std::unique_ptr<Flow>, KeyHash, KeyEqual> flows_;
+  Flow others_;  // what is not plain TCP
+};
+
+}  // namespace taphold

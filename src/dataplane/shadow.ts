@@ -1,0 +1,247 @@
+/**
+ * The secondary's half of input replication: the input log behind the tunnel, and
+ * the programs on the VM's tap that give the log to the VM after a takeover and
+ * translate between it and the clients that it inherits.
+ *
+ * The programs stay attached to the VM's tap when this process dies, as the
+ * gate's do: connections that are being translated must not break by that.
+ */
+
+import { randomInt } from 'node:crypto';
+import { BpfProgram, ifIndex } from 'libbpf-napi';
+import { InputLog, type LogNotice, type LogStats, type ReplayStats } from 'tap-hold';
+import { silenceIpv6 } from './silence-ipv6.js';
+import { openShadow, ShadowCounter, ShadowMode, type ShadowObjects } from './skel/shadow.skel.js';
+import { tunnelAddress } from './tunnel.js';
+
+export interface ShadowOptions {
+  /** The VM's tap; it must be there. On it the gate's programs must come first. */
+  tap: string;
+  /** The tunnel's device (see createTunnel); it must be there. */
+  tunnel: string;
+  /** The tap where mirrored input is logged: made, and gone with this process. */
+  logTap: string;
+  /** The primary's address on the replication network: input from elsewhere is dropped. */
+  peerAddress: string;
+  /** Memory for the log. */
+  logMemoryBytes?: number;
+  /** More logged packets, bytes, or older ones cause a `limit` notice. */
+  limitPackets?: number;
+  limitBytes?: number;
+  limitAgeMs?: number;
+  /** See LogNotice: each asks for a checkpoint. */
+  onNotice: (notice: LogNotice, value: bigint) => void;
+}
+
+export interface TakeOverOptions {
+  /**
+   * At least how far the VM's clock is behind the primary's when it begins to run: the time since the
+   * STOP of the last committed checkpoint. Too much does no harm; too little makes clients drop what
+   * the VM says, until its clock has caught up.
+   */
+  clockBehindMs: number;
+  /** How long the replay may take; then what is left goes in at once. Default 1000. */
+  limitMs?: number;
+}
+
+/** What has become of the packets since the shadow was opened. */
+export interface ShadowStats {
+  mode: keyof typeof modes;
+  log: LogStats;
+  /** From the tunnel: logged; not from the peer; without a size; without room for the tag. */
+  loggedPackets: number;
+  foreignPackets: number;
+  malformedPackets: number;
+  untaggablePackets: number;
+  acknowledgements: number;
+  /** From the log to the VM; from clients to the log's end. */
+  injectedPackets: number;
+  liveLoggedPackets: number;
+  /** While standing by. */
+  droppedInputPackets: number;
+  droppedOutputPackets: number;
+  inputPackets: number;
+  outputPackets: number;
+  /** Of these, changed on the way. */
+  rewrittenInputPackets: number;
+  rewrittenOutputPackets: number;
+  /** Acknowledgements that were ahead of what the VM had sent. */
+  clampedPackets: number;
+  probes: number;
+  /** Connections whose clients know another initial sequence number than the VM. */
+  learnedFlows: number;
+  /** IP, but not TCP that could be translated. */
+  opaquePackets: number;
+  /** The table was full. */
+  untrackedPackets: number;
+}
+
+const modes = {
+  standby: ShadowMode.SHADOW_STANDBY, replay: ShadowMode.SHADOW_REPLAY, live: ShadowMode.SHADOW_LIVE, off: ShadowMode.SHADOW_OFF,
+} as const;
+
+const nsPerMs = 1_000_000n;
+/** Ended connections may still repeat their last segments. */
+const lingerNs = 60_000n * nsPerMs;
+/** As long as Linux remembers an idle connection (nf_conntrack). */
+const idleNs = 5n * 24n * 3_600_000n * nsPerMs;
+const sweepMs = 10_000;
+const endOfTime = (1n << 64n) - 1n;
+
+export class Shadow {
+  readonly #log: InputLog;
+  readonly #objects: ShadowObjects;
+  readonly #sweeper: NodeJS.Timeout;
+  #mode: ShadowStats['mode'] = 'standby';
+
+  /**
+   * Makes the log tap and attaches the programs, standing by: nothing passes the VM's tap.
+   * @throws TapHoldError, BpfError; nothing is left behind
+   */
+  static open(options: ShadowOptions): Shadow {
+    const { logTap, logMemoryBytes, limitPackets, limitBytes, limitAgeMs, onNotice } = options;
+    const log = new InputLog({
+      ifname: logTap,
+      onNotice,
+      ...(logMemoryBytes === undefined ? {} : { ringBytes: logMemoryBytes }),
+      ...(limitPackets === undefined ? {} : { limitPackets }),
+      ...(limitBytes === undefined ? {} : { limitBytes }),
+      ...(limitAgeMs === undefined ? {} : { limitAgeMs }),
+    });
+    try {
+      silenceIpv6(logTap);
+      return new Shadow(log, attach(options, log));
+    } catch (error) {
+      log.close();
+      throw error;
+    }
+  }
+
+  private constructor(log: InputLog, objects: ShadowObjects) {
+    this.#log = log;
+    this.#objects = objects;
+    this.#sweeper = setInterval(() => this.#sweep(process.hrtime.bigint()), sweepMs).unref();
+  }
+
+  /**
+   * Protection begins: the log is empty, expects input `nextIseq`, and tells the primary so with the
+   * epoch in each acknowledgement. Call it before the primary mirrors. The VM's tap closes, and what
+   * was known of connections is forgotten, because a checkpoint brings the primary's.
+   */
+  reset(epoch: bigint, nextIseq: bigint): void {
+    this.#setMode('standby');
+    this.#objects.globals.bss.ts_offset.set(0);
+    this.#forgetFlows();
+    this.#log.reset(epoch, nextIseq);
+  }
+
+  /** A commit: the primary's VM had read all input up to `iseq` before STOP. The last `margin` of it is kept. */
+  forget(iseq: bigint, margin = 0): void {
+    this.#log.forget(iseq, margin);
+  }
+
+  /**
+   * Gives the log to the VM, which runs now, and lets it speak. What clients send meanwhile waits
+   * behind the log. Call it once nobody else speaks for the VM; the gate may be opened before or after.
+   * @returns once the log has been replayed, and clients reach the VM directly
+   */
+  async takeOver({ clockBehindMs, limitMs }: TakeOverOptions): Promise<ReplayStats> {
+    if (!(clockBehindMs >= 0 && clockBehindMs < 2 ** 31)) throw new RangeError(`A VM's clock cannot be ${clockBehindMs} ms behind.`);
+    const { globals, maps } = this.#objects;
+    this.#forgetFlows();
+    globals.bss.ts_offset.set(Math.ceil(clockBehindMs));
+    this.#setMode('replay');
+    const stats = await this.#log.replay({ flowsFd: maps.shadow_flows.raw.fd, ...(limitMs === undefined ? {} : { limitMs }) });
+    this.#setMode('live');
+    return stats;
+  }
+
+  /** `off`: this VM has never taken over, so nothing needs translation and everything passes. */
+  turnOff(): void {
+    this.#setMode('off');
+  }
+
+  stats(): ShadowStats {
+    const count = (which: ShadowCounter): number => {
+      const perCpu = this.#objects.maps.counters.lookup(which) ?? [];
+      return Number(perCpu.reduce((sum, packets) => sum + packets, 0n));
+    };
+    return {
+      mode: this.#mode,
+      log: this.#log.stats(),
+      loggedPackets: count(ShadowCounter.SHADOW_LOGGED),
+      foreignPackets: count(ShadowCounter.SHADOW_FOREIGN),
+      malformedPackets: count(ShadowCounter.SHADOW_MALFORMED),
+      untaggablePackets: count(ShadowCounter.SHADOW_UNTAGGABLE),
+      acknowledgements: count(ShadowCounter.SHADOW_ACKS),
+      injectedPackets: count(ShadowCounter.SHADOW_INJECTED),
+      liveLoggedPackets: count(ShadowCounter.SHADOW_LIVE_LOGGED),
+      droppedInputPackets: count(ShadowCounter.SHADOW_IN_DROPPED),
+      droppedOutputPackets: count(ShadowCounter.SHADOW_OUT_DROPPED),
+      inputPackets: count(ShadowCounter.SHADOW_IN_PASSED),
+      outputPackets: count(ShadowCounter.SHADOW_OUT_PASSED),
+      rewrittenInputPackets: count(ShadowCounter.SHADOW_IN_REWRITTEN),
+      rewrittenOutputPackets: count(ShadowCounter.SHADOW_OUT_REWRITTEN),
+      clampedPackets: count(ShadowCounter.SHADOW_CLAMPED),
+      probes: count(ShadowCounter.SHADOW_PROBES),
+      learnedFlows: count(ShadowCounter.SHADOW_LEARNED),
+      opaquePackets: count(ShadowCounter.SHADOW_OPAQUE),
+      untrackedPackets: count(ShadowCounter.SHADOW_FLOWS_FULL),
+    };
+  }
+
+  /** Ends the log. The programs stay on the VM's tap as they are, and go with it. */
+  close(): void {
+    clearInterval(this.#sweeper);
+    this.#log.close();
+    this.#objects.close();
+  }
+
+  #setMode(mode: ShadowStats['mode']): void {
+    this.#mode = mode;
+    this.#objects.globals.bss.mode.set(modes[mode]);
+  }
+
+  #sweep(nowNs: bigint): void {
+    this.#forgetFlows(before(nowNs, lingerNs), before(nowNs, idleNs));
+  }
+
+  /** Those that ended, or were last used, before these times. */
+  #forgetFlows(endedNs = endOfTime, usedNs = endOfTime): void {
+    const { globals: { bss }, programs: { shadow_sweep } } = this.#objects;
+    bss.sweep_ended_ns.set(endedNs);
+    bss.sweep_used_ns.set(usedNs);
+    shadow_sweep.testRun();
+  }
+}
+
+const before = (timeNs: bigint, byNs: bigint): bigint => (timeNs > byNs ? timeNs - byNs : 0n);
+
+/** Loads the programs and attaches them, in place of an earlier agent's. */
+function attach({ tap, tunnel, peerAddress }: ShadowOptions, log: InputLog): ShadowObjects {
+  const specs = openShadow();
+  const { rodata } = specs.globals;
+  const peer = tunnelAddress(peerAddress);
+  rodata.tap_ifindex.set(ifIndex(tap));
+  rodata.log_ifindex.set(log.ifIndex);
+  rodata.tunnel_ifindex.set(ifIndex(tunnel));
+  rodata.tunnel_ipv6.set(peer.ipv6);
+  rodata.tunnel_peer.set(Uint32Array.from(peer.words));
+  rodata.replay_mark.set(randomInt(1, 2 ** 32 - 1));
+  const objects = specs.load();
+  try {
+    const { shadow_log, shadow_write, shadow_in, shadow_out } = objects.programs;
+    for (const [program, ifname, direction] of [
+      [shadow_write, log.ifname, 'ingress'], [shadow_log, tunnel, 'ingress'], [shadow_in, tap, 'egress'], [shadow_out, tap, 'ingress'],
+    ] as const) {
+      const hook = { ifname, direction };
+      const earlier = BpfProgram.queryTcx(hook).filter(({ name }) => name === program.name);
+      program.attachTcxDetached(hook);
+      for (const { progId } of earlier) BpfProgram.detachTcx({ ...hook, program: progId });
+    }
+    return objects;
+  } catch (error) {
+    objects.close();
+    throw error;
+  }
+}
