@@ -56,6 +56,8 @@ export interface PairState {
   phase: Phase;
   generation: number;
   peer: { host: string; phase: Phase; generation: number } | undefined;
+  /** This host's QEMU lives, as far as is known: a primary's, or one that has taken over. */
+  vm: boolean;
   /** The gate holds the VM's output. */
   holding: boolean;
   /** A checkpoint that was asked for; `stopNs` once the VM has stopped for it. */

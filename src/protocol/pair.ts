@@ -16,9 +16,10 @@
  *    cannot know what the other has done: it is fenced, and waits for its word.
  *
  * What is left without an arbiter: both hosts live, both are awake, and no
- * packet passes between them; or a secondary takes over while the primary
- * sleeps, and its agent dies in that moment. Then both speak, until they meet
- * again and the one of the lower generation gives up its VM.
+ * packet passes between them; or a secondary takes over because a connection
+ * was lost or the primary slept, and itself dies or sleeps before the primary
+ * hears of it. Then both speak, until they meet again and the one of the lower
+ * generation gives up its VM.
  */
 
 import type { Greeting, Message } from './messages.js';
@@ -33,7 +34,7 @@ const longestReason = 500;
 
 export function initialState(role: PairState['role']): PairState {
   return {
-    role, phase: 'alone', generation: 0, peer: undefined, holding: false, checkpoint: undefined,
+    role, phase: 'alone', generation: 0, peer: undefined, vm: false, holding: false, checkpoint: undefined,
     commits: 0, trustedUntilNs: 0n, asking: undefined, reason: 'not started',
   };
 }
@@ -147,9 +148,11 @@ class Machine {
       if (event.vmAlive) this.#do({ type: 'destroy-vm' });
     } else if (event.mayRunAlone) {
       state.reason = 'looking for the secondary';
+      state.vm = true;
       this.#do({ type: 'start-vm' }, { type: 'gate', mode: 'pass' }, { type: 'dial' });
     } else {
       // When we last ran, the peer could take over. Only it knows if it did.
+      state.vm = event.vmAlive;
       this.#fence('the peer may have taken over; waiting for its word (or "colopp start-alone")');
     }
   }
@@ -171,6 +174,8 @@ class Machine {
         this.#note('error', 'TWO_PRIMARIES', `Both ${this.#config.host} and ${peer.host} run the VM, in the same generation. Make one of them the secondary.`);
         this.#do({ type: 'hang-up', reason: 'both hosts are primary' });
       }
+    } else if (state.phase === 'fenced' && !state.vm && peer.phase === 'fenced') {
+      this.#handOver('its copy is the only one');
     } else if (state.phase === 'parting' || state.phase === 'fenced') {
       this.#send({ type: 'unprotect', reason: 'the primary goes on alone' });
     } else if (state.phase === 'alone' || state.phase === 'active-alone') {
@@ -192,8 +197,8 @@ class Machine {
     const { state } = this;
     this.#cancelTimers();
     Object.assign(state, {
-      role: 'secondary', phase: 'alone', generation: peer.generation, holding: false, checkpoint: undefined,
-      commits: 0, reason: `${peer.host} has taken over; waiting for its offer`,
+      role: 'secondary', phase: 'alone', generation: peer.generation, vm: false, holding: false, checkpoint: undefined,
+      commits: 0, asking: undefined, reason: `${peer.host} has taken over; waiting for its offer`,
     } satisfies Partial<PairState>);
     this.#do({ type: 'gate', mode: 'closed' }, { type: 'discard' }, { type: 'destroy-vm' });
     this.#note('warn', 'STEPPED_DOWN', `${peer.host} runs the VM in generation ${peer.generation}: this host gives up its copy.`);
@@ -237,7 +242,7 @@ class Machine {
         return;
       case 'take-over':
         if (state.role !== 'secondary') return;
-        if (isProtected(state)) this.#takeOver(message.reason);
+        if (isProtected(state) || state.phase === 'fenced') this.#takeOver(message.reason);
         else this.#greet(); // so that the primary learns of its mistake
         return;
       case 'request-failover':
@@ -355,7 +360,9 @@ class Machine {
     const { state } = this;
     const untilNs = sentNs + BigInt(this.#config.leaseMs) * nsPerMs;
     if (untilNs > state.trustedUntilNs) state.trustedUntilNs = untilNs;
-    if (state.role === 'primary' && state.phase !== 'fenced' && state.phase !== 'ended') this.#do({ type: 'lease', untilNs });
+    // A peer that was lost and is back may have taken over: its word is awaited, not its pulse.
+    const doubted = state.phase === 'fenced' || state.phase === 'ended' || state.asking !== undefined;
+    if (state.role === 'primary' && !doubted) this.#do({ type: 'lease', untilNs });
   }
 
   #onTimer(name: TimerName): void {
@@ -497,13 +504,14 @@ class Machine {
     const { state } = this;
     this.#cancelTimers();
     this.#do({ type: 'gate', mode: 'closed' });
-    Object.assign(state, { phase: 'fenced', checkpoint: undefined, reason } satisfies Partial<PairState>);
+    Object.assign(state, { phase: 'fenced', checkpoint: undefined, asking: undefined, reason } satisfies Partial<PairState>);
     if (state.role === 'primary' && !state.peer) this.#do({ type: 'dial' });
     this.#note('warn', 'FENCED', `This host stays silent: ${reason}.`);
   }
 
   #onVmExited(clean: boolean, reason: string): void {
     const { state } = this;
+    state.vm = false;
     this.#note(clean ? 'info' : 'error', 'VM_EXITED', `QEMU has ended: ${reason}`);
     if (state.role === 'secondary') {
       const { phase } = state;
@@ -537,7 +545,7 @@ class Machine {
     if (phase === 'fenced') this.#do({ type: 'start-vm' });
     else if (phase !== 'pairing' && phase !== 'parting') this.#do({ type: 'drop-secondary' });
     Object.assign(state, {
-      phase: phase === 'pairing' ? 'alone' : 'active-alone', holding: false, checkpoint: undefined, commits: 0, reason,
+      phase: phase === 'pairing' ? 'alone' : 'active-alone', vm: true, holding: false, checkpoint: undefined, commits: 0, asking: undefined, reason,
     } satisfies Partial<PairState>);
     this.#do({ type: 'gate', mode: 'pass' });
     if (holding) this.#do({ type: 'release-all' });
@@ -564,7 +572,7 @@ class Machine {
     const { state } = this;
     if (state.phase !== 'taking-over') return;
     Object.assign(state, {
-      role: 'primary', phase: 'active-alone', generation: state.generation + 1, holding: false, commits: 0,
+      role: 'primary', phase: 'active-alone', generation: state.generation + 1, vm: true, holding: false, commits: 0,
     } satisfies Partial<PairState>);
     this.#persist(true);
     this.#speak();
@@ -610,7 +618,7 @@ class Machine {
     const reason = 'an operator decided that this host runs the VM';
     if (state.phase !== 'fenced' && state.phase !== 'ended') return;
     if (state.role === 'secondary') return this.#takeOver(reason);
-    Object.assign(state, { phase: 'active-alone', generation: state.generation + 1, holding: false, reason } satisfies Partial<PairState>);
+    Object.assign(state, { phase: 'active-alone', generation: state.generation + 1, vm: true, holding: false, reason } satisfies Partial<PairState>);
     this.#persist(true);
     this.#do({ type: 'discard' }, { type: 'start-vm' });
     this.#speak();
@@ -639,7 +647,7 @@ class Machine {
     this.#cancelTimers();
     this.#do({ type: 'gate', mode: 'closed' });
     this.#send({ type: 'unprotect', reason });
-    Object.assign(this.state, { phase: 'ended', holding: false, checkpoint: undefined, commits: 0, reason } satisfies Partial<PairState>);
+    Object.assign(this.state, { phase: 'ended', holding: false, checkpoint: undefined, commits: 0, asking: undefined, reason } satisfies Partial<PairState>);
   }
 
   #cancelTimers(): void {

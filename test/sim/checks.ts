@@ -19,6 +19,7 @@ export class Checks {
   /** QEMUs that have spoken, in the order of their first words. */
   readonly #speakers: { name: string; host: HostName; firstUs: number; lastUs: number }[] = [];
   /** When the hosts were last apart for long enough to matter. */
+  #unheard = false;
   #apart: { fromUs: number; untilUs: number } | undefined;
 
   constructor(world: World) {
@@ -31,32 +32,36 @@ export class Checks {
     this.#world.log('FAILURE', () => text);
   }
 
+  /** An agent dies. If its VM has taken over and the old primary lives and has not heard of it, nobody can say so any more. */
+  onAgentLoss(host: Host, other: Host): void {
+    const [mine, its] = [host.agent, other.agent];
+    if (!mine?.process.alive || !its?.process.alive) return;
+    if (mine.state.role === 'primary' && its.state.role === 'primary' && mine.state.generation > its.state.generation) this.#unheard = true;
+  }
+
   apart(fromUs: number, untilUs: number): void {
     this.#apart = { fromUs: Math.min(fromUs, this.#apart?.fromUs ?? fromUs), untilUs };
   }
 
-  /** A packet of a VM reaches the clients' network; `other` is the host that it does not come from. */
-  onOutput(output: Output, host: HostName, other: Host): void {
+  /** A packet of a VM of `host` reaches the clients' network. */
+  onOutput(output: Output, host: Host, other: Host): void {
     const { nowUs } = this.#world;
     const { speaker } = output;
-    if (other.gate.speaks && other.qemu?.guest) {
-      // A VM that took over, and whose agent died in that moment, has nobody to say so.
-      if (!other.agent?.process.alive && other.agent?.state.role === 'primary') this.split = true;
-      else this.#both(`${speaker} speaks, and ${other.qemu.name} may speak too`, nowUs);
-    }
+    if (other.gate.speaks && other.qemu?.guest) this.#both(`${speaker} speaks, and ${other.qemu.name} may speak too`, nowUs);
     const known = this.#speakers.find(({ name }) => name === speaker);
     if (!known) {
-      this.#speakers.push({ name: speaker, host, firstUs: nowUs, lastUs: nowUs });
+      this.#speakers.push({ name: speaker, host: host.name, firstUs: nowUs, lastUs: nowUs });
       return;
     }
     known.lastUs = nowUs;
     const last = this.#speakers.at(-1)!;
-    if (last === known || last.host === host) return;
-    if (!this.split) this.#both(`${speaker} speaks, though ${last.name} has spoken since ${(last.firstUs / 1000).toFixed(3)} ms`, last.firstUs);
+    if (last === known || last.host === host.name) return;
+    this.#both(`${speaker} speaks, though ${last.name} has spoken since ${(last.firstUs / 1000).toFixed(3)} ms`, last.firstUs);
   }
 
   #both(text: string, sinceUs: number): void {
-    if (this.#apart && this.#apart.fromUs <= sinceUs) this.split = true;
+    const apart = this.#apart !== undefined && this.#apart.fromUs <= sinceUs;
+    if (apart || this.#unheard) this.split = true;
     else this.fail(text);
   }
 

@@ -24,6 +24,8 @@ export interface Fault {
 export type Scenario = 'kill' | 'freeze' | 'connection' | 'partition' | 'clock' | 'meeting' | 'mixed';
 export const scenarios: readonly Scenario[] = ['kill', 'freeze', 'connection', 'partition', 'clock', 'meeting', 'mixed'];
 
+/** A host that stands still for longer may be taken for dead. */
+const longestUnnoticedMs = 500;
 /** By then the faults are over: whoever was lost comes back. */
 export const mendedAtMs = 7000;
 
@@ -63,6 +65,8 @@ export interface Victims {
   unreached: Set<HostName>;
   /** Told just before a VM, or its host, dies. */
   onVmLoss: () => void;
+  /** Told just before an agent, or its host, dies, or stands still for as long as if it had. */
+  onAgentLoss: (host: Host) => void;
 }
 
 /** Lets the faults happen. */
@@ -99,13 +103,14 @@ export function scheduleFaults(victims: Victims, faults: readonly Fault[]): void
   }
 }
 
-function strike({ world, network, hosts, unreached, onVmLoss }: Victims, host: Host, fault: Fault): void {
+function strike({ world, network, hosts, unreached, onVmLoss, onAgentLoss }: Victims, host: Host, fault: Fault): void {
   if (world.nowUs >= mendedAtMs * ms) return; // it came too late: all is mended already
   const { place, forMs } = fault;
   const again = (act: () => void): void => void world.after(forMs * ms, act);
   switch (fault.what) {
     case 'kill':
       if (place !== 'agent' && host.qemu) onVmLoss();
+      if (place !== 'qemu') onAgentLoss(host);
       if (place === 'host') host.powerOff();
       else if (place === 'agent') host.agent?.process.kill();
       else host.qemu?.kill();
@@ -117,6 +122,7 @@ function strike({ world, network, hosts, unreached, onVmLoss }: Victims, host: H
       }
       return;
     case 'freeze':
+      if (place !== 'qemu' && forMs > longestUnnoticedMs) onAgentLoss(host);
       if (place !== 'qemu') host.agent?.process.freeze(forMs * ms);
       if (place !== 'agent') host.qemu?.freeze(forMs * ms);
       return;

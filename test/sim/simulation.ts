@@ -63,7 +63,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   const makeHost = (name: HostName): Host => new Host(world, network, name, { ...pairConfig, host: name }, rules, {
     deliver: (output) => {
       if (unreached.has(name)) return;
-      checks.onOutput(output, name, hosts[otherHost(name)]);
+      checks.onOutput(output, hosts[name], hosts[otherHost(name)]);
       if (random.chance(0.01)) return;
       const client = clients[output.client];
       world.after(random.delay(50, 500), () => {
@@ -73,9 +73,10 @@ export function simulate(seed: number, options: Options = {}): Outcome {
     },
     onColdBoot: (host) => {
       if (clients.every(({ answered }) => answered === 0)) return;
-      // A copy is worth something if it knows all that was answered, and somebody knows that it does.
+      // A copy is worth something if it knows all that was answered, and its agent knows that it does.
       const generation = host.agent?.state.generation ?? 0;
-      const copies = [hosts.a, hosts.b].filter(({ qemu, agent }) => qemu !== host.qemu && agent?.process.alive && agent.state.generation >= generation
+      const copies = [hosts.a, hosts.b].filter(({ qemu, agent }) => qemu !== host.qemu && agent?.process.alive
+        && agent.state.generation >= generation && agent.state.phase !== 'syncing'
         && clients.every(({ id, answered }) => answered <= (qemu?.guest?.answered.get(id)?.seq ?? -1)));
       if (copies.length > 0) checks.fail(`${host.name} starts the VM anew, though a copy lives`);
       else if (doomed.protected === 1 && doomed.total === 1) checks.fail(`${host.name} starts the VM anew: one loss was too many`);
@@ -94,9 +95,11 @@ export function simulate(seed: number, options: Options = {}): Outcome {
     if (bothProtected()) doomed.protected++;
   };
 
+  const onAgentLoss = (host: Host): void => checks.onAgentLoss(host, hosts[otherHost(host.name)]);
+
   hosts.b.startAgent('secondary');
   world.after(random.int(0, 50) * ms, () => hosts.a.startAgent('primary'));
-  scheduleFaults({ world, network, hosts, unreached, onVmLoss }, faults);
+  scheduleFaults({ world, network, hosts, unreached, onVmLoss, onAgentLoss }, faults);
 
   // A loss that finds the pair protected must be over soon, whoever is lost.
   const single = faults.length === 1 && faults[0]!.what === 'kill' ? faults[0]! : undefined;

@@ -3,7 +3,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { greeting, isActive, isProtected } from '../../src/protocol/pair.js';
-import { type Bench, hello, ns, primaryAt, secondaryAt } from './pair-bench.js';
+import { Bench, hello, ns, primaryAt, secondaryAt } from './pair-bench.js';
 
 const lost = { type: 'peer-lost', reason: 'silence' } as const;
 const withoutTimers = (words: string[]): string[] => words.filter((word) => !word.startsWith('cancel'));
@@ -66,6 +66,15 @@ test('one that answers is waited for', () => {
   assert.equal(bench.hear(hello({ phase: 'alone' })), ['send unprotect']);
   assert.is(bench.state.phase, 'parting');
   assert.ok(bench.hear({ type: 'unprotected' }).includes('gate pass'));
+});
+
+test('the pulse of one that was lost renews no lease, its word does', () => {
+  const bench = asking();
+  bench.on({ type: 'peer-up' });
+  assert.equal(bench.on({ type: 'heartbeat-acked', sentNs: ns(bench.nowMs) }), []);
+  bench.hear(hello());
+  bench.hear({ type: 'unprotected' });
+  assert.equal(bench.on({ type: 'heartbeat-acked', sentNs: ns(bench.nowMs) }), [`lease ${ns(bench.nowMs + 300)}`]);
 });
 
 test('one that is taking over is left to it', () => {
@@ -238,8 +247,24 @@ test('a failed takeover gives the VM up and tells the peer', () => {
 
 test('takeovers by word: only a protected secondary obeys, another one says what it is', () => {
   assert.equal(secondaryAt('protected').hear({ type: 'take-over', reason: 'r' }), ['take-over-vm']);
-  for (const phase of ['alone', 'syncing', 'fenced'] as const) {
+  for (const phase of ['alone', 'syncing'] as const) {
     assert.equal(secondaryAt(phase).hear({ type: 'take-over', reason: 'r' }), ['send greeting'], phase);
+  }
+});
+
+test('two that are fenced: the one with a VM goes on, the newer before the copy', () => {
+  for (const vmAlive of [true, false]) {
+    const primary = new Bench();
+    primary.on({ type: 'start', role: 'primary', generation: 3, vmAlive, mayRunAlone: false });
+    const secondary = secondaryAt('fenced');
+    primary.on({ type: 'peer-up' });
+    const words = withoutTimers(primary.hear(greeting(secondary.state, secondary.config)));
+    if (vmAlive) {
+      assert.equal(words, ['send unprotect']);
+    } else {
+      assert.equal(words, ['gate closed', 'send take-over']);
+      assert.equal(secondary.hear(primary.sent('take-over')), ['take-over-vm']);
+    }
   }
 });
 
