@@ -51,6 +51,8 @@ export function demoGuest(): Guest {
 export interface LabOptions {
   /** Only namespaces, switches and cables: no agents, no VM. */
   networkOnly?: boolean;
+  /** Hosts whose agents to start. Default: both. */
+  agents?: readonly HostName[];
   vcpus?: number;
   /** Parts of the agents' configuration to change, by host. */
   overrides?: Partial<Record<HostName, Record<string, unknown>>>;
@@ -86,7 +88,7 @@ export class Lab {
     return namespaces(this.topology).some((ns) => present.includes(ns)) || existsSync(this.dir);
   }
 
-  /** Makes the network and starts both agents, the secondary first. Half a lab is taken down again. */
+  /** Makes the network and starts the agents, the secondary first. Half a lab is taken down again. */
   async up(options: LabOptions = {}): Promise<void> {
     requireRoot();
     if (await this.exists()) {
@@ -100,7 +102,7 @@ export class Lab {
       if (!guest) return;
       writeFileSync(join(this.dir, 'secret'), randomBytes(32).toString('hex'), { mode: 0o600 });
       for (const host of hostNames) this.#writeConfig(host, guest, options);
-      for (const host of [...hostNames].reverse()) await this.startAgent(host, options.signal);
+      for (const host of [...options.agents ?? hostNames].reverse()) await this.startAgent(host, options.signal);
     } catch (error) {
       await this.down();
       throw error;

@@ -21,7 +21,7 @@ const BASE = ['ca-certificates', 'g++', 'iproute2', 'libelf-dev', 'make', 'pkgco
 const BY_PURPOSE = {
   demo: [],
   test: ['procps', 'tmux'],
-  bench: [],
+  bench: ['redis-tools', 'wrk'],
 };
 
 /** What set-up can be run for. */
