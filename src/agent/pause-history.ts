@@ -26,5 +26,5 @@ export class PauseHistory {
 export function quantile(values: readonly number[], q: number): number | null {
   if (values.length === 0) return null;
   const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)] ?? null;
+  return sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)] ?? null;
 }

@@ -26,6 +26,7 @@ export class HttpConnection {
     return new Promise((resolve, reject) => {
       const socket = createConnection({ host, port, noDelay: true });
       const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
+      socket.once('close', () => clearTimeout(timer));
       socket.once('error', reject);
       socket.once('connect', () => {
         clearTimeout(timer);

@@ -4,7 +4,10 @@ import { createConnection, type Socket } from 'node:net';
 
 export type Reply = string | number | null | Reply[] | Error;
 
-/** One connection to Redis. Never reconnects: its end is a finding. */
+const mostReplyBytes = 64 * 1024 * 1024;
+const deepestArray = 8;
+
+/** One connection to Redis. Never reconnects: its end is a finding, and so is a reply that nobody asked for. */
 export class RespConnection {
   readonly #socket: Socket;
   readonly #waiting: { resolve: (reply: Reply) => void; reject: (error: Error) => void }[] = [];
@@ -15,6 +18,7 @@ export class RespConnection {
     return new Promise((resolve, reject) => {
       const socket = createConnection({ host, port, noDelay: true });
       const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
+      socket.once('close', () => clearTimeout(timer));
       socket.once('error', reject);
       socket.once('connect', () => {
         clearTimeout(timer);
@@ -44,15 +48,22 @@ export class RespConnection {
   }
 
   #read(chunk: Buffer): void {
+    if (this.#failure) return;
     this.#input = this.#input.length === 0 ? chunk : Buffer.concat([this.#input, chunk]);
     let offset = 0;
-    for (;;) {
-      const parsed = parse(this.#input, offset);
-      if (!parsed) break;
-      offset = parsed.end;
-      this.#waiting.shift()?.resolve(parsed.reply);
+    try {
+      for (let parsed = parseReply(this.#input, offset); parsed; parsed = parseReply(this.#input, offset)) {
+        offset = parsed.end;
+        const waiting = this.#waiting.shift();
+        if (!waiting) throw new Error('the server said more than was asked');
+        waiting.resolve(parsed.reply);
+      }
+      this.#input = this.#input.subarray(offset);
+      if (this.#input.length > mostReplyBytes) throw new Error(`a reply is longer than ${mostReplyBytes} bytes`);
+    } catch (error) {
+      this.#fail(error as Error);
+      this.#socket.destroy();
     }
-    this.#input = this.#input.subarray(offset);
   }
 
   #fail(error: Error): void {
@@ -61,8 +72,12 @@ export class RespConnection {
   }
 }
 
-/** @returns undefined if the reply at `start` is not complete yet */
-function parse(input: Buffer, start: number): { reply: Reply; end: number } | undefined {
+/**
+ * The reply that begins at `start`, and where it ends.
+ * @returns undefined if it is not complete yet
+ * @throws if this is no Redis reply
+ */
+export function parseReply(input: Buffer, start = 0, depth = 0): { reply: Reply; end: number } | undefined {
   const lineEnd = input.indexOf('\r\n', start);
   if (lineEnd < 0) return undefined;
   const line = input.toString('utf8', start + 1, lineEnd);
@@ -70,25 +85,34 @@ function parse(input: Buffer, start: number): { reply: Reply; end: number } | un
   switch (input[start]) {
     case 0x2b: return { reply: line, end }; // +
     case 0x2d: return { reply: new Error(line), end }; // -
-    case 0x3a: return { reply: Number(line), end }; // :
+    case 0x3a: return { reply: wholeNumber(line), end }; // :
     case 0x24: { // $
-      const bytes = Number(line);
-      if (bytes < 0) return { reply: null, end };
+      const bytes = wholeNumber(line);
+      if (bytes === -1) return { reply: null, end };
+      if (bytes < 0 || bytes > mostReplyBytes) break;
       if (input.length < end + bytes + 2) return undefined;
+      if (input.toString('latin1', end + bytes, end + bytes + 2) !== '\r\n') break;
       return { reply: input.toString('utf8', end, end + bytes), end: end + bytes + 2 };
     }
     case 0x2a: { // *
+      const count = wholeNumber(line);
+      if (count === -1) return { reply: null, end };
+      if (count < 0 || count > mostReplyBytes || depth === deepestArray) break;
       const items: Reply[] = [];
       let next = end;
-      for (let i = 0; i < Number(line); i++) {
-        const item = parse(input, next);
+      for (let i = 0; i < count; i++) {
+        const item = parseReply(input, next, depth + 1);
         if (!item) return undefined;
         items.push(item.reply);
         next = item.end;
       }
       return { reply: items, end: next };
     }
-    default:
-      throw new Error(`this is not a Redis reply: ${line.slice(0, 40)}`);
   }
+  throw new Error(`this is not a Redis reply: ${input.toString('latin1', start, Math.min(lineEnd, start + 40))}`);
+}
+
+function wholeNumber(text: string): number {
+  if (!/^-?\d{1,15}$/.test(text)) throw new Error(`this is not a number in a Redis reply: ${text.slice(0, 40)}`);
+  return Number(text);
 }

@@ -65,9 +65,9 @@ export class Checks {
     else this.fail(text);
   }
 
-  /** Once both have spoken, or the VM is gone, clients may see two worlds. */
+  /** Once both have spoken, or could, or the VM is gone, clients may see two worlds. */
   get consistent(): boolean {
-    return !this.split && this.vmLost === undefined;
+    return !this.split && !this.#unheard && this.vmLost === undefined;
   }
 
   onDenied(client: Client): void {
