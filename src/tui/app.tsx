@@ -1,12 +1,13 @@
 /** The screen: lays the panels out in the terminal's size, and passes the keys on. */
 
-import { Box, Text, useInput, type Key } from 'ink';
+import { Box, useInput, type Key } from 'ink';
 import { useEffect, useState, useSyncExternalStore, type ReactElement } from 'react';
-import { Checkpoints, Events, Footer, Header, Help, Output, Pair } from './panels.js';
+import { Block, type Line } from './block.js';
+import { checkpointLines, headerLine, helpLines, logLines, outputLines, pairLines } from './panels.js';
 import type { Frame, Store } from './store.js';
-import { fit, timeOfDay, type Glyphs } from './text.js';
+import { fit, timeOfDay, wrap, type Glyphs } from './text.js';
 import { initialUi, press, type Action, type Ui } from './ui.js';
-import { eventLines, eventsFrom, viewOf, type Tone, type View } from './view.js';
+import { eventLines, eventsFrom, viewOf, type EventLine, type Tone, type View } from './view.js';
 import type { LogEvent } from './model.js';
 
 export interface Size { columns: number; rows: number }
@@ -19,6 +20,7 @@ export interface Setting {
   /** False without a terminal on standard input. */
   hasKeys: boolean;
   glyphs: Glyphs;
+  hasColours: boolean;
   /** A status older than this is shown grey. */
   staleMs: number;
 }
@@ -39,7 +41,8 @@ export function App({ store, screen, setting, onAction }: {
   const [said, setSaid] = useState<LogEvent>();
   const size = useSize(screen);
   useInput((input, key) => {
-    const situation = { ...arrange(frame, ui, setting, size), isReplay: setting.isReplay };
+    const { view, heights, eventCount } = arrange(frame, ui, setting, size);
+    const situation = { view, events: eventCount, page: heights.events - 1, isReplay: setting.isReplay };
     const { ui: next, action } = press(ui, nameOf(input, key), situation);
     setUi(next);
     setSaid(action?.type === 'say' ? { atMs: frame.nowMs, source: '', level: 'info', text: action.text, count: 1 } : undefined);
@@ -53,64 +56,69 @@ export function Picture({ frame, ui, said, size, setting }: {
   frame: Frame; ui: Ui; said?: LogEvent | undefined; size: Size; setting: Setting;
 }): ReactElement {
   const { columns, rows } = size;
-  const { glyphs, title } = setting;
+  const { glyphs, title, hasColours } = setting;
+  const block = (width: number, lines: readonly Line[]): ReactElement => <Block lines={lines} width={width} hasColours={hasColours} />;
   if (columns < leastColumns || rows < leastRows) {
-    return <Text wrap="wrap">{`This terminal has ${columns}x${rows} cells; the monitor needs ${leastColumns}x${leastRows}.`}</Text>;
+    const text = `This terminal has ${columns}x${rows} cells; the monitor needs ${leastColumns}x${leastRows}.`;
+    return block(columns, wrap(text, columns).slice(0, rows).map((part) => [{ text: part }]));
   }
-  const { view, middleHeight, left, lines, note } = arrange(frame, ui, setting, size);
+  const { view, heights, left, events, note } = arrange(frame, ui, setting, size);
   const { subject } = view;
   const { text, tone } = footer(frame, ui, said, setting);
   return (
-    <Box flexDirection="column" width={columns} height={rows} overflow="hidden">
-      <Header verdict={view.verdict} title={title} clock={timeOfDay(frame.nowMs)} width={columns} />
-      {ui.help ? <Help width={columns} glyphs={glyphs} /> : (
+    <Box flexDirection="column" width={columns} height={rows}>
+      {block(columns, [headerLine(view.verdict, title, timeOfDay(frame.nowMs), columns)])}
+      {ui.help ? block(columns, helpLines(columns, rows - 2, glyphs)) : (
         <>
-          <Pair hosts={view.hosts} loss={view.loss} width={columns} glyphs={glyphs} />
+          {block(columns, pairLines(view, columns, heights.pair, glyphs))}
           {subject && (
-            <Box height={middleHeight} flexShrink={0} overflow="hidden" columnGap={1}>
-              <Checkpoints subject={subject} width={left} height={middleHeight} glyphs={glyphs} />
-              <Output subject={subject} width={columns - left - 1} glyphs={glyphs} />
+            <Box height={heights.middle}>
+              <Box width={left + 1}>{block(left, checkpointLines(subject, left, heights.middle, glyphs))}</Box>
+              {block(columns - left - 1, outputLines(subject, columns - left - 1, heights.middle, glyphs))}
             </Box>
           )}
-          <Events lines={lines} note={note} width={columns} glyphs={glyphs} />
+          {block(columns, logLines(events, note, columns, heights.events, glyphs))}
         </>
       )}
       <Box flexGrow={1} />
-      <Footer text={fit(text, columns)} tone={tone} />
+      {block(columns, [[{ text: fit(text, columns), tone }]])}
     </Box>
   );
 }
 
 interface Arrangement {
   view: View;
-  /** Height of the row of panels between pair and events, and width of the left one. */
-  middleHeight: number;
+  heights: { pair: number; middle: number; events: number };
+  /** Width of the left one of the two panels in the middle. */
   left: number;
-  lines: ReturnType<typeof eventLines>;
+  events: EventLine[];
   note: string | undefined;
-  events: number;
-  /** How many lines of events there are. */
-  page: number;
+  /** How many events there are to scroll through. */
+  eventCount: number;
 }
 
+/** Shares the screen out. What is asked most often comes first; the events have the rest. */
 function arrange({ model, nowMs }: Frame, ui: Ui, { staleMs }: Setting, { columns, rows }: Size): Arrangement {
   const view = viewOf(model, nowMs, staleMs, ui.selected);
-  const figures = Math.max(view.subject?.output.length ?? 0, (view.subject?.checkpoints.length ?? 0) + 1);
-  const pairHeight = 2 + view.hosts.length + (view.loss?.answers.length ?? 0);
-  // A tall terminal gives the chart some of its height.
-  const middleHeight = view.subject ? 1 + figures + Math.max(0, Math.min(6, Math.floor((rows - 30) / 3))) : 0;
-  const page = Math.max(1, rows - pairHeight - middleHeight - 3);
-  const events = eventsFrom(model.events, ui.level);
-  const back = Math.min(ui.back, Math.max(0, events.length - 1));
+  const { subject } = view;
+  const pair = 2 + view.hosts.length + (view.loss?.answers.length ?? 0);
+  const figures = subject ? Math.max(subject.output.length, subject.checkpoints.length + 1) : 0;
+  // A tall terminal gives the chart some of its height; a low one has to leave something out.
+  const wanted = subject ? 1 + figures + Math.max(0, Math.min(6, Math.floor((rows - 30) / 3))) : 0;
+  const middle = Math.min(wanted, rows - 2 - pair - 2);
+  const shown = eventsFrom(model.events, ui.level);
+  const back = Math.min(ui.back, Math.max(0, shown.length - 1));
   const notes = [
     ...ui.level === 'info' ? [] : [ui.level === 'warn' ? 'warnings and errors' : 'errors'],
     ...back === 0 ? [] : [`${back} newer below`],
   ];
+  const heights = { pair, middle, events: rows - 2 - pair - middle };
   return {
-    view, middleHeight, page, events: events.length,
+    view, heights,
     left: columns >= wideColumns ? columns - 50 : Math.floor((columns - 1) / 2),
-    lines: eventLines(events, columns, page, back),
+    events: eventLines(shown, columns, heights.events - 1, back),
     note: notes.length === 0 ? undefined : notes.join(', '),
+    eventCount: shown.length,
   };
 }
 

@@ -1,8 +1,9 @@
 /** Where observations come from while agents run: their control sockets. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { callAgent, watchAgent } from '../agent/control.js';
-import { ObservationError, parseNews, parseStatus, type Observation } from './observation.js';
+import { callAgent } from '../agent/control.js';
+import { AgentConnection } from './agent-connection.js';
+import { ObservationError, parseNews, parseObservation, parseStatus, type Observation } from './observation.js';
 
 /** Something the monitor can show: running agents, or a recording of them. */
 export interface Feed {
@@ -25,15 +26,11 @@ export interface AgentAddress { source: string; socket: string }
 
 const firstWaitMs = 250;
 const longestWaitMs = 4000;
-/** An agent that takes longer to say how it is does not answer. */
-const answerMs = 2000;
 
 export class LiveFeed implements Feed {
   readonly sources: readonly string[];
   readonly #agents: readonly AgentAddress[];
   readonly #intervalMs: number;
-  /** Sources whose agent answers: only these are asked. */
-  readonly #answering = new Set<string>();
   #sink: Sink | undefined;
 
   constructor(agents: readonly AgentAddress[], intervalMs: number) {
@@ -48,7 +45,15 @@ export class LiveFeed implements Feed {
 
   async run(sink: Sink, signal: AbortSignal): Promise<void> {
     this.#sink = sink;
-    await Promise.all([...this.#agents.map((agent) => this.#follow(agent, signal)), this.#ask(sink, signal)]);
+    const followers = this.#agents.map((agent) => new Follower(agent, sink, () => this.nowMs()));
+    while (!signal.aborted) {
+      const next = pause(this.#intervalMs, signal);
+      // One that hangs must not make the other wait.
+      await Promise.race([Promise.all(followers.map((follower) => follower.round())), next]);
+      if (!signal.aborted) sink.drawn();
+      await next;
+    }
+    for (const follower of followers) follower.close();
   }
 
   async command(source: string, command: 'checkpoint' | 'failover'): Promise<void> {
@@ -63,70 +68,67 @@ export class LiveFeed implements Feed {
     }
   }
 
-  /** Asks all agents that answer how they are, once per interval. */
-  async #ask(sink: Sink, signal: AbortSignal): Promise<void> {
-    for (;;) {
-      const asked = this.#agents.filter(({ source }) => this.#answering.has(source)).map((agent) => this.#askOne(agent));
-      // One that hangs must not make the other wait.
-      await Promise.race([Promise.all(asked), pause(this.#intervalMs, signal)]);
-      if (signal.aborted) return;
-      sink.drawn();
-      await pause(this.#intervalMs, signal);
-    }
-  }
-
-  async #askOne({ source, socket }: AgentAddress): Promise<void> {
-    try {
-      const answer = await callAgent(socket, { command: 'status', brief: true }, { timeoutMs: answerMs });
-      this.#observeStatus(source, answer);
-    } catch (error) {
-      // That the agent is gone shows where its news are followed; that it hangs, by the age of its last answer.
-      if (error instanceof ObservationError) this.#gone(source, error);
-    }
-  }
-
-  /** Follows one agent's news for ever, through its absences. */
-  async #follow({ source, socket }: AgentAddress, signal: AbortSignal): Promise<void> {
-    let waitMs = firstWaitMs;
-    while (!signal.aborted) {
-      let reason: unknown = new Error('it has ended');
-      try {
-        for await (const value of watchAgent(socket, signal)) {
-          if (this.#answering.has(source)) {
-            this.#observeNews(source, value);
-          } else {
-            this.#observeStatus(source, value);
-            this.#answering.add(source);
-            waitMs = firstWaitMs;
-          }
-        }
-      } catch (error) {
-        reason = error;
-      }
-      this.#answering.delete(source);
-      if (signal.aborted) return;
-      this.#gone(source, reason as Error);
-      await pause(waitMs, signal);
-      waitMs = Math.min(longestWaitMs, waitMs * 2);
-    }
-  }
-
-  #observeStatus(source: string, value: unknown): void {
-    this.#sink?.observe({ kind: 'status', atMs: this.nowMs(), source, status: parseStatus(value) });
-  }
-
-  #observeNews(source: string, value: unknown): void {
-    const news = parseNews(value);
-    if (news) this.#sink?.observe({ kind: 'news', atMs: this.nowMs(), source, news });
-  }
-
-  #gone(source: string, error: Error): void {
-    const reason = error instanceof ObservationError ? `its status is not one that this monitor knows: ${error.message}` : error.message;
-    this.#sink?.observe({ kind: 'gone', atMs: this.nowMs(), source, reason });
-  }
-
   #say(source: string, level: 'info' | 'error', text: string): void {
-    this.#sink?.observe({ kind: 'said', atMs: this.nowMs(), source, level, text });
+    this.#sink?.observe(parseObservation({ kind: 'said', atMs: this.nowMs(), source, level, text }));
+  }
+}
+
+/** Follows one agent through its absences. */
+class Follower {
+  readonly #agent: AgentAddress;
+  readonly #sink: Sink;
+  readonly #nowMs: () => number;
+  #connection: AgentConnection | undefined;
+  #isBusy = false;
+  #waitMs = firstWaitMs;
+  #nextTryMs = 0;
+  #latestMs = 0;
+
+  constructor(agent: AgentAddress, sink: Sink, nowMs: () => number) {
+    this.#agent = agent;
+    this.#sink = sink;
+    this.#nowMs = nowMs;
+  }
+
+  /** Observes what there is. Does nothing while the last round has not ended, or until it is time to try again. */
+  async round(): Promise<void> {
+    if (this.#isBusy || (!this.#connection && this.#nowMs() < this.#nextTryMs)) return;
+    this.#isBusy = true;
+    const { source, socket } = this.#agent;
+    try {
+      this.#connection ??= new AgentConnection(socket);
+      const { news, status } = await this.#connection.round();
+      for (const each of news) this.#observeNews(each);
+      this.#sink.observe({ kind: 'status', atMs: this.#at(this.#nowMs()), source, status: parseStatus(status) });
+      this.#waitMs = firstWaitMs;
+    } catch (error) {
+      this.close();
+      this.#nextTryMs = this.#nowMs() + this.#waitMs;
+      this.#waitMs = Math.min(longestWaitMs, this.#waitMs * 2);
+      const why = error instanceof ObservationError ? `its status is not one that this monitor knows: ${error.message}` : (error as Error).message;
+      this.#sink.observe(parseObservation({ kind: 'gone', atMs: this.#at(this.#nowMs()), source, reason: `agent at ${socket}: ${why}` }));
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  close(): void {
+    this.#connection?.close();
+    this.#connection = undefined;
+  }
+
+  #observeNews(value: unknown): void {
+    const news = parseNews(value);
+    if (!news) return;
+    // It happened on this machine, so by this clock; but it has waited to be asked for.
+    const agoMs = Number(process.hrtime.bigint() - BigInt(news.atNs)) / 1e6;
+    this.#sink.observe({ kind: 'news', atMs: this.#at(this.#nowMs() - agoMs), source: this.#agent.source, news });
+  }
+
+  /** Times of one source do not run backwards, nor into the future. */
+  #at(ms: number): number {
+    this.#latestMs = Math.max(this.#latestMs, Math.min(ms, this.#nowMs()));
+    return this.#latestMs;
   }
 }
 

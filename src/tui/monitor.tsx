@@ -3,6 +3,7 @@
 import { render } from 'ink';
 import { App, type Setting } from './app.js';
 import type { Feed } from './feed.js';
+import { parseObservation } from './observation.js';
 import { Recorder } from './recording.js';
 import { Screen } from './screen.js';
 import { Store } from './store.js';
@@ -22,7 +23,7 @@ export interface MonitorOptions {
  */
 export async function runMonitor({ feed, setting, ascii, recordPath }: MonitorOptions): Promise<void> {
   const recorder = recordPath === undefined ? undefined : await Recorder.create(recordPath, feed.sources, (text) => {
-    store.observe({ kind: 'said', atMs: feed.nowMs(), source: 'recording', level: 'error', text });
+    store.observe(parseObservation({ kind: 'said', atMs: feed.nowMs(), source: 'recording', level: 'error', text }));
   });
   const store: Store = new Store(feed.sources, () => feed.nowMs(), (observation) => recorder?.write(observation));
   const screen = new Screen(process.stdout, ascii);

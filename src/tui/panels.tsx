@@ -1,43 +1,32 @@
-/** The parts of the screen. Each is given what it says and how large it is. */
+/** The parts of the screen as lines that fit into a width: what each says, and in which style. */
 
-import { Box, Text, type TextProps } from 'ink';
-import type { ReactElement, ReactNode } from 'react';
-import { chart, fit, millis, type Glyphs } from './text.js';
+import type { Line, Part } from './block.js';
 import type { Level } from './observation.js';
+import { chart, fit, millis, type Glyphs } from './text.js';
 import type { EventLine, Figure, HostView, SubjectView, Tone, View } from './view.js';
 
-const styles: Record<Tone, TextProps> = {
-  plain: {}, good: { color: 'green' }, warn: { color: 'yellow' }, bad: { color: 'red', bold: true }, dim: { dimColor: true },
-};
 const levelTones: Record<Level, Tone> = { info: 'plain', warn: 'warn', error: 'bad' };
 
-/** One line, cut off at its width. What is no longer true is grey whatever it says. */
-function Line({ tone = 'plain', grey = false, children }: { tone?: Tone | undefined; grey?: boolean; children: ReactNode }): ReactElement {
-  return <Text wrap="truncate" {...(grey ? styles.dim : styles[tone])}>{children}</Text>;
+/** A panel with its title, in so many lines at most. */
+function panel(title: string, note: string | undefined, body: readonly Line[], width: number, height: number, { rule }: Glyphs): Line[] {
+  const head = fit(`${rule} ${title} ${note === undefined ? '' : `${rule} ${note} `}`, width);
+  const heading: Line = [{ text: head.padEnd(width, rule), tone: 'dim' }];
+  return [heading, ...body].slice(0, height);
 }
 
-function Panel({ title, note, width, glyphs, children }: {
-  title: string; note?: string | undefined; width: number; glyphs: Glyphs; children: ReactNode;
-}): ReactElement {
-  const head = `${glyphs.rule} ${title} ${note === undefined ? '' : `${glyphs.rule} ${note} `}`;
-  return (
-    <Box flexDirection="column" width={width} flexShrink={0}>
-      <Line tone="dim">{fit(head, width) + glyphs.rule.repeat(Math.max(0, width - head.length))}</Line>
-      {children}
-    </Box>
-  );
+function line(text: string, width: number, tone?: Tone): Line {
+  return [{ text: fit(text, width), tone }];
 }
 
-export function Header({ verdict, title, clock, width }: { verdict: View['verdict']; title: string; clock: string; width: number }): ReactElement {
-  const word = ` ${verdict.word} `;
+export function headerLine({ word, tone, text }: View['verdict'], title: string, clock: string, width: number): Line {
+  const badge = ` ${word} `;
   const right = fit(`${title}  ${clock}`, Math.max(10, Math.floor(width / 3)));
-  const text = fit(verdict.text, Math.max(0, width - word.length - right.length - 3));
-  const gap = ' '.repeat(Math.max(1, width - word.length - 1 - text.length - right.length));
-  return (
-    <Text wrap="truncate">
-      <Text {...styles[verdict.tone]} bold inverse>{word}</Text>{` ${text}${gap}`}<Text dimColor>{right}</Text>
-    </Text>
-  );
+  const middle = fit(text, Math.max(0, width - badge.length - right.length - 3));
+  return [
+    { text: badge, tone, bold: true, inverse: true },
+    { text: ` ${middle}`.padEnd(width - badge.length - right.length) },
+    { text: right, tone: 'dim' },
+  ];
 }
 
 type ColumnKey = 'host' | 'role' | 'phase' | 'peer' | 'roundTrip' | 'generation' | 'vm';
@@ -52,79 +41,59 @@ const columns: readonly { title: string; key: ColumnKey; width: number; wide: nu
   { title: 'gen', key: 'generation', width: 4, wide: 6 },
   { title: 'VM', key: 'vm', width: 18, wide: 28 },
 ];
+const wideWidth = columns.reduce((sum, { wide }) => sum + wide, 0);
 
-export function Pair({ hosts, loss, width, glyphs }: Pick<View, 'hosts' | 'loss'> & { width: number; glyphs: Glyphs }): ReactElement {
-  const isWide = width >= columns.reduce((sum, { wide }) => sum + wide, 0);
-  const cells = (texts: Record<ColumnKey, string>): Record<ColumnKey, string> => Object.fromEntries(columns.map(({ key, width, wide }) => {
-    const cellWidth = isWide ? wide : width;
-    return [key, fit(texts[key], cellWidth - 1).padEnd(cellWidth)];
-  })) as Record<ColumnKey, string>;
+export function pairLines({ hosts, loss }: Pick<View, 'hosts' | 'loss'>, width: number, height: number, glyphs: Glyphs): Line[] {
+  const row = (texts: Record<ColumnKey, string>, toneOf: (key: ColumnKey) => Tone): Line => clip(columns.map((column) => {
+    const cell = width >= wideWidth ? column.wide : column.width;
+    return { text: fit(texts[column.key], cell - 1).padEnd(cell), tone: toneOf(column.key) };
+  }), width);
   const titles = Object.fromEntries(columns.map(({ key, title }) => [key, title])) as Record<ColumnKey, string>;
-  const indent = loss ? ' '.repeat(loss.question.length + 2) : '';
-  return (
-    <Panel title="pair" width={width} glyphs={glyphs}>
-      <Line tone="dim">{Object.values(cells(titles)).join('')}</Line>
-      {hosts.map((host) => <Host key={host.source} host={host} cells={cells} glyphs={glyphs} />)}
-      {loss?.answers.map(({ text, tone }, row) => <Line key={row} tone={tone}>{(row === 0 ? ` ${loss.question} ` : indent) + text}</Line>)}
-    </Panel>
-  );
+  const hostLine = (host: HostView): Line => {
+    const name = `${host.isActive ? glyphs.here : ' '} ${host.host}`;
+    if (host.role === '') return line(`${name}  ${host.stale}`, width, 'dim');
+    // The age of what is no longer true comes where a reader ends.
+    const toneOf = (key: ColumnKey): Tone => host.stale !== undefined ? 'dim' : key === 'phase' ? host.phaseTone : 'plain';
+    return row({ ...host, host: name, vm: host.stale ?? host.vm }, toneOf);
+  };
+  const indent = ' '.repeat((loss?.question.length ?? 0) + 2);
+  const answers = (loss?.answers ?? []).map(({ text, tone }, i) => line(`${i === 0 ? ` ${loss?.question} ` : indent}${text}`, width, tone));
+  return panel('pair', undefined, [row(titles, () => 'dim'), ...hosts.map(hostLine), ...answers], width, height, glyphs);
 }
 
-function Host({ host, cells, glyphs }: {
-  host: HostView; cells: (texts: Record<ColumnKey, string>) => Record<ColumnKey, string>; glyphs: Glyphs;
-}): ReactElement {
-  const name = `${host.isActive ? glyphs.here : ' '} ${host.host}`;
-  if (host.role === '') return <Line grey>{`${name}  ${host.stale}`}</Line>;
-  const grey = host.stale !== undefined;
-  // The age of what is no longer true comes where a reader ends.
-  const { phase, ...texts } = cells({ ...host, host: name, vm: host.stale ?? host.vm });
-  return (
-    <Line grey={grey}>
-      {texts.host + texts.role}<Text {...(grey ? styles.dim : styles[host.phaseTone])}>{phase}</Text>
-      {texts.peer + texts.roundTrip + texts.generation + texts.vm}
-    </Line>
-  );
+/** Ends a line of parts at `width`. */
+function clip(parts: readonly Part[], width: number): Line {
+  let left = width;
+  return parts.map((part) => {
+    const text = part.text.slice(0, left);
+    left -= text.length;
+    return { ...part, text };
+  });
 }
 
-function Figures({ figures, grey, labelWidth }: { figures: readonly Figure[]; grey: boolean; labelWidth: number }): ReactNode {
-  return figures.map(([label, value, tone]) => (
-    <Line key={label} grey={grey} tone={tone}>{` ${label.padEnd(labelWidth)} ${value}`}</Line>
-  ));
+function figureLines(figures: readonly Figure[], isStale: boolean, width: number): Line[] {
+  return figures.map(([label, value, tone]) => line(` ${label.padEnd(8)} ${value}`, width, isStale ? 'dim' : tone));
 }
 
-export function Checkpoints({ subject, width, height, glyphs }: { subject: SubjectView; width: number; height: number; glyphs: Glyphs }): ReactElement {
-  const grey = subject.stale !== undefined;
-  const pauses = subject.pausesMs.slice(-(width - 2));
+/** The chart takes the height that the figures leave. */
+export function checkpointLines({ host, stale, pausesMs, checkpoints }: SubjectView, width: number, height: number, glyphs: Glyphs): Line[] {
+  const pauses = pausesMs.slice(-(width - 2));
   const known = pauses.filter((pause) => pause !== undefined);
-  const note = subject.stale ?? (known.length === 0 ? undefined : `longest pause by second, to ${millis(Math.max(...known))}`);
-  const chartHeight = Math.max(1, height - 1 - subject.checkpoints.length);
-  return (
-    <Panel title={`checkpoints of ${fit(subject.host, 14)}`} note={note} width={width} glyphs={glyphs}>
-      {known.length > 0 && chart(pauses, chartHeight, glyphs).map((line, row) => (
-        <Line key={row} grey={grey}>{` ${line}`}</Line>
-      ))}
-      <Figures figures={subject.checkpoints} grey={grey} labelWidth={8} />
-    </Panel>
-  );
+  const chartHeight = Math.max(1, height - 1 - checkpoints.length);
+  const bars = known.length === 0 ? [] : chart(pauses, chartHeight, glyphs).map((text) => line(` ${text}`, width, stale === undefined ? 'plain' : 'dim'));
+  const scale = known.length === 0 ? undefined : `pause to ${millis(Math.max(...known))}`;
+  return panel(`checkpoints of ${fit(host, 14)}`, stale ?? scale, [...bars, ...figureLines(checkpoints, stale !== undefined, width)], width, height, glyphs);
 }
 
-export function Output({ subject, width, glyphs }: { subject: SubjectView; width: number; glyphs: Glyphs }): ReactElement {
-  return (
-    <Panel title={`output of ${fit(subject.host, 14)}`} note={subject.stale} width={width} glyphs={glyphs}>
-      <Figures figures={subject.output} grey={subject.stale !== undefined} labelWidth={8} />
-    </Panel>
-  );
+export function outputLines({ host, stale, output }: SubjectView, width: number, height: number, glyphs: Glyphs): Line[] {
+  return panel(`output of ${fit(host, 14)}`, stale, figureLines(output, stale !== undefined, width), width, height, glyphs);
 }
 
-export function Events({ lines, note, width, glyphs }: { lines: readonly EventLine[]; note: string | undefined; width: number; glyphs: Glyphs }): ReactElement {
-  return (
-    <Panel title="events" note={note} width={width} glyphs={glyphs}>
-      {lines.length === 0 && <Line tone="dim"> None since the monitor began.</Line>}
-      {lines.map(({ head, level, text }, row) => (
-        <Line key={row} tone={levelTones[level]}><Text dimColor>{head}</Text>{text}</Line>
-      ))}
-    </Panel>
-  );
+export function logLines(events: readonly EventLine[], note: string | undefined, width: number, height: number, glyphs: Glyphs): Line[] {
+  const body: Line[] = events.length === 0
+    ? [line(' None since the monitor began.', width, 'dim')]
+    : events.map(({ head, level, text }) => [{ text: head, tone: 'dim' }, { text, tone: levelTones[level] }]);
+  return panel('events', note, body, width, height, glyphs);
 }
 
 const keys: readonly [key: string, meaning: string][] = [
@@ -140,25 +109,18 @@ const keys: readonly [key: string, meaning: string][] = [
 const words: readonly [word: string, meaning: string][] = [
   ['behind', 'age of the last commit: the state the other host would go on from'],
   ['heard', 'the other host, as this one last heard its heartbeat'],
+  ['pause', 'how long a checkpoint stopped the VM; the chart: the longest by second'],
   ['held', 'output that waits: clients get it after the next commit'],
   ['passed', 'output that did not wait: unprotected, or neighbour discovery'],
   ['dropped', 'output nobody will see: taken over, no lease, or no room'],
 ];
 
-export function Help({ width, glyphs }: { width: number; glyphs: Glyphs }): ReactElement {
-  const rows = (list: readonly (readonly [string, string])[], labelWidth: number): ReactNode =>
-    list.map(([label, meaning]) => <Line key={label}><Text bold>{` ${label.padEnd(labelWidth)}`}</Text> {meaning}</Line>);
-  return (
-    <>
-      <Panel title="keys" width={width} glyphs={glyphs}>{rows(keys, 29)}</Panel>
-      <Text> </Text>
-      <Panel title="words" width={width} glyphs={glyphs}>{rows(words, 8)}</Panel>
-      <Text> </Text>
-      <Line tone="dim"> Any key closes this.</Line>
-    </>
-  );
-}
-
-export function Footer({ text, tone }: { text: string; tone: Tone }): ReactElement {
-  return <Line tone={tone}>{text}</Line>;
+export function helpLines(width: number, height: number, glyphs: Glyphs): Line[] {
+  const rows = (list: readonly (readonly [string, string])[], labelWidth: number): Line[] =>
+    list.map(([label, meaning]) => clip([{ text: ` ${label.padEnd(labelWidth)} `, bold: true }, { text: meaning }], width));
+  return [
+    ...panel('keys', undefined, rows(keys, 29), width, height, glyphs),
+    ...panel('words', undefined, rows(words, 8), width, height, glyphs),
+    line(' Any key closes this.', width, 'dim'),
+  ].slice(0, height);
 }

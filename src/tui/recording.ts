@@ -95,14 +95,15 @@ export async function openRecording(path: string): Promise<Recording> {
 }
 
 async function* observationsOf(path: string, lines: AsyncGenerator<Line>): AsyncGenerator<Observation> {
-  let latestMs = 0;
+  const latestMs = new Map<string, number>();
   for await (const { number, text, complete } of lines) {
     // The monitor that wrote it may have been killed in the middle of its last line.
     if (!complete) return;
     try {
       const observation = parseObservation(parseJson(text));
-      if (observation.atMs < latestMs) throw new ObservationError('its time lies before that of the line above');
-      latestMs = observation.atMs;
+      const { source, atMs } = observation;
+      if (atMs < (latestMs.get(source) ?? 0)) throw new ObservationError('it lies before an earlier line of the same source');
+      latestMs.set(source, atMs);
       yield observation;
     } catch (cause) {
       if (!(cause instanceof ObservationError)) throw cause;
@@ -171,18 +172,16 @@ export class ReplayFeed implements Feed {
   async run(sink: Sink, signal: AbortSignal): Promise<void> {
     const draw = setInterval(() => sink.drawn(), this.#intervalMs);
     try {
-      let last: Observation | undefined;
       for await (const observation of (await openRecording(this.#path)).observations) {
         this.#origin ??= { recordedMs: observation.atMs, shownMs: performance.now() };
         const waitMs = (observation.atMs - this.nowMs()) / this.#speed;
         if (waitMs >= 1) await pause(waitMs, signal);
         if (signal.aborted) return;
         sink.observe(observation);
-        last = observation;
       }
-      this.#endMs = last?.atMs ?? 0;
+      this.#endMs = this.nowMs();
       sink.observe({ kind: 'said', atMs: this.#endMs, source: 'replay', level: 'info', text: 'The recording ends here.' });
-      await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+      if (!signal.aborted) await once(signal, 'abort');
     } finally {
       clearInterval(draw);
     }

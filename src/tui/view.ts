@@ -261,7 +261,8 @@ export function eventLines(events: readonly LogEvent[], width: number, height: n
     const { atMs, level, source, text, count } = events[i]!;
     const head = `${timeOfDay(atMs)} ${level.padEnd(5)} ${source.slice(0, hostWidth).padEnd(hostWidth)} `;
     const wrapped = wrap(count > 1 ? `${text} (${count} times)` : text, Math.max(10, width - head.length));
-    lines.unshift(...wrapped.map((line, row) => ({ head: row === 0 ? head : ' '.repeat(head.length), level, text: line })));
+    // Where not all of it fits, its beginning says most.
+    lines.unshift(...wrapped.slice(0, height - lines.length).map((line, row) => ({ head: row === 0 ? head : ' '.repeat(head.length), level, text: line })));
   }
-  return lines.slice(-height);
+  return lines;
 }
