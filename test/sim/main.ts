@@ -13,8 +13,11 @@ const { values } = parseArgs({
     trace: { type: 'boolean', default: false }, variant: { type: 'string' },
   },
 });
-const first = Number(values.seed);
-const count = Number(values.seeds);
+const [first, count] = [Number(values.seed), Number(values.seeds)] as const;
+if (!Number.isSafeInteger(first) || !Number.isSafeInteger(count) || count < 1) {
+  console.error(`--seed and --seeds take whole numbers, not ${values.seed} and ${values.seeds}.`);
+  process.exit(2);
+}
 const variant = values.variant === undefined ? undefined : variants.find(({ name }) => name === values.variant);
 if (values.variant !== undefined && !variant) {
   console.error(`There is no variant "${values.variant}"; there are: ${variants.map(({ name }) => name).join(', ')}.`);

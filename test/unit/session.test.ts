@@ -10,12 +10,12 @@ import { Session } from '../../src/agent/session.js';
 import { ControlChannel } from '../../src/peer/control.js';
 import { encodePreamble } from '../../src/peer/frame.js';
 import { PeerClient, type PeerClientOptions, type PeerConnection } from '../../src/peer/link.js';
-import type { Message } from '../../src/protocol/messages.js';
+import type { PeerMessage } from '../../src/protocol/messages.js';
 
 const intervalMs = 50;
 const silenceMs = 3 * intervalMs;
 const secret = Buffer.from('sixteen bytes or more');
-const ready: Message = { type: 'ready' };
+const ready: PeerMessage = { type: 'ready' };
 
 const ports = new Map<Half, number>();
 const portOf = (half: Half): number => ports.get(half)!;
@@ -34,7 +34,7 @@ function configOf(host: string, listen: number, address: number): AgentConfig {
 class Half {
   readonly session: Session;
   ups = 0;
-  readonly messages: Message[] = [];
+  readonly messages: PeerMessage[] = [];
   readonly lost: { reason: string; atMs: number }[] = [];
   readonly unreached: string[] = [];
   readonly refused: string[] = [];
