@@ -1,9 +1,20 @@
 /** `npm run bench -- NAME [--json FILE]`: what is fast, measured beside a peer in the same run. */
 
-import { Command } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { exitCodeOf, report } from '../../src/cli/errors.js';
+import { whole } from '../../src/cli/options.js';
+import type { ComparisonOptions } from './comparison.js';
+import { modes, type Mode } from './modes.js';
 
 /** Each writes its figures to `jsonPath`, if given, and a summary to standard output. */
-const benches: Record<string, { about: string; load: () => Promise<{ run: (jsonPath?: string) => Promise<void> }> }> = {
+interface Bench {
+  about: string;
+  load: () => Promise<{ run: (jsonPath: string | undefined, options: ComparisonOptions) => Promise<void> }>;
+  /** It compares modes of running the guest, and takes the options of that. */
+  compares?: true;
+}
+
+const benches: Record<string, Bench> = {
   checkpoint: {
     about: 'pause of a checkpoint through our relay, against the same QEMU over its own TCP channel',
     load: () => import('./checkpoint.js'),
@@ -12,25 +23,55 @@ const benches: Record<string, { about: string; load: () => Promise<{ run: (jsonP
     about: 'generated codecs of bpf-ts-loader, against DataView code written by hand',
     load: () => import('./codec.js'),
   },
-  gate: {
-    about: 'cost of the gate per packet, against an empty program',
-    load: () => import('./gate.js'),
+  redis: {
+    about: 'GET, SET and a 95/5 mix: pre-release, against no protection, commits alone, and stock COLO',
+    load: () => import('./redis.js'),
+    compares: true,
+  },
+  http: {
+    about: 'pages of 1 KiB and 1 MiB, likewise',
+    load: () => import('./http.js'),
+    compares: true,
   },
 };
 
 const program = new Command('bench')
   .description('Measure one thing, beside a peer, in one run.')
-  .argument('<name>', `one of: ${Object.keys(benches).join(', ')}`)
-  .option('--json <file>', 'write the figures there')
-  .addHelpText('after', `\n${Object.entries(benches).map(([name, { about }]) => `  ${name.padEnd(12)} ${about}`).join('\n')}\n\nExample:\n  npm run bench -- checkpoint --json checkpoint.json`)
-  .action(async (name: string, options: { json?: string }) => {
-    const bench = benches[name];
-    if (!bench) {
-      process.stderr.write(`There is no benchmark "${name}". There are: ${Object.keys(benches).join(', ')}.\n`);
-      process.exitCode = 2;
-      return;
-    }
-    await (await bench.load()).run(options.json);
-  });
+  .exitOverride()
+  .showHelpAfterError('(add --help for the options and examples)')
+  .addHelpText('after', `
+Examples:
+  npm run bench -- checkpoint --json checkpoint.json
+  npm run bench -- redis --rounds 5 --modes unprotected,commit`);
 
-await program.parseAsync();
+for (const [name, { about, load, compares }] of Object.entries(benches)) {
+  const command = program.command(name).description(about).option('--json <file>', 'write the figures there');
+  if (compares) {
+    command
+      .option('--rounds <n>', 'how often each mode is started and measured', whole(1, 100), 3)
+      .option('--seconds <n>', 'how long each load is measured in a round', whole(1, 600), 3)
+      .option('--vcpus <n>', 'vCPUs of the guest', whole(1, 8), 1)
+      .addOption(new Option('--modes <list>', `which of ${modes.join(',')}`).argParser(modeList).default([...modes], 'all'));
+  }
+  command.action(async ({ json, ...options }: { json?: string } & ComparisonOptions) => {
+    await (await load()).run(json, options);
+  });
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2; // commander has said what is wrong
+  } else {
+    report(error);
+    process.exitCode = exitCodeOf(error);
+  }
+}
+
+function modeList(text: string): Mode[] {
+  const chosen = text.split(',');
+  const unknown = chosen.find((name) => !modes.includes(name as Mode));
+  if (unknown !== undefined) throw new InvalidArgumentError(`There is no mode ${JSON.stringify(unknown)}; there are ${modes.join(', ')}.`);
+  return modes.filter((mode) => chosen.includes(mode));
+}
