@@ -63,7 +63,7 @@ export interface Victims {
   hosts: Record<HostName, Host>;
   /** Hosts that clients cannot reach. */
   unreached: Set<HostName>;
-  /** Told just before a VM, or its host, dies. */
+  /** Told just before a VM, its agent or its host dies. */
   onVmLoss: () => void;
   /** Told just before an agent, or its host, dies, or stands still for as long as if it had. */
   onAgentLoss: (host: Host) => void;
@@ -109,7 +109,7 @@ function strike({ world, network, hosts, unreached, onVmLoss, onAgentLoss }: Vic
   const again = (act: () => void): void => void world.after(forMs * ms, act);
   switch (fault.what) {
     case 'kill':
-      if (place !== 'agent' && host.qemu) onVmLoss();
+      if (host.qemu) onVmLoss();
       if (place !== 'qemu') onAgentLoss(host);
       if (place === 'host') host.powerOff();
       else if (place === 'agent') host.agent?.process.kill();
