@@ -38,7 +38,7 @@ async function run(options: Options): Promise<void> {
       ? 'The monitor cannot draw on a terminal of type "dumb". For text, use: colopp status --json'
       : 'The monitor needs a terminal on its standard output. For scripts, use: colopp status --json');
   }
-  prepareLibraries();
+  process.env['NODE_ENV'] = 'production'; // React's development build checks everything twice
   // Only here: no other command needs React.
   const [{ runMonitor }, { LiveFeed }, { ReplayFeed }, { asciiGlyphs, unicodeGlyphs }] = await Promise.all([
     import('../tui/monitor.js'), import('../tui/feed.js'), import('../tui/recording.js'), import('../tui/text.js'),
@@ -48,7 +48,7 @@ async function run(options: Options): Promise<void> {
   const feed = replay === undefined ? new LiveFeed(agentsOf(options), interval) : await ReplayFeed.open(replay, speed, interval);
   await runMonitor({
     feed, ascii,
-    setting: { title: titleOf(options), glyphs: ascii ? asciiGlyphs : unicodeGlyphs, staleMs: Math.max(2000, 3 * interval) * (replay === undefined ? 1 : speed) },
+    setting: { title: titleOf(options), glyphs: ascii ? asciiGlyphs : unicodeGlyphs, hasColours: process.stdout.hasColors(), staleMs: Math.max(2000, 3 * interval) * (replay === undefined ? 1 : speed) },
     ...(record === undefined ? {} : { recordPath: record }),
   });
 }
@@ -71,12 +71,6 @@ function agentsOf({ socket, lab, host }: Options): AgentAddress[] {
 function titleOf({ lab, replay }: Options): string {
   if (replay !== undefined) return 'recording';
   return lab === undefined ? 'colopp' : `lab ${lab}`;
-}
-
-/** Ink and React take these from the environment, once, when they are loaded. */
-function prepareLibraries(): void {
-  process.env['NODE_ENV'] = 'production'; // React's development build checks everything twice
-  if (process.env['NO_COLOR']) process.env['FORCE_COLOR'] = '0';
 }
 
 function between(low: number, high: number): (text: string) => number {

@@ -32,8 +32,8 @@ export class AgentConnection {
       path,
       onread: { buffer: Buffer.alloc(chunkBytes), callback: (bytes, chunk) => this.#onChunk((chunk as Buffer).subarray(0, bytes)) },
     });
-    this.#socket.on('error', (cause) => this.#end(new ControlError('AGENT_UNREACHABLE', unreachable(cause), { cause })));
-    this.#socket.on('close', () => this.#end(new ControlError('AGENT_GONE', 'it has ended.')));
+    this.#socket.on('error', (cause) => this.#end(new ControlError('AGENT_UNREACHABLE', unreachable(path, cause), { cause })));
+    this.#socket.on('close', () => this.#end(new ControlError('AGENT_GONE', 'it has ended')));
   }
 
   /**
@@ -41,10 +41,10 @@ export class AgentConnection {
    * @throws ControlError; the connection is closed then
    */
   async round(): Promise<Round> {
-    const timer = setTimeout(() => this.#end(new ControlError('AGENT_TIMEOUT', `no answer within ${answerMs / 1000} s.`)), answerMs);
+    const timer = setTimeout(() => this.#end(new ControlError('AGENT_TIMEOUT', `no answer within ${answerMs / 1000} s`)), answerMs);
     try {
       return await new Promise<Round>((resolve, reject) => {
-        if (this.#socket.destroyed) return reject(new ControlError('AGENT_GONE', 'it has ended.'));
+        if (this.#socket.destroyed) return reject(new ControlError('AGENT_GONE', 'it has ended'));
         this.#settle = { resolve, reject };
         // The answer to `watch` is the status, too.
         this.#socket.write(this.#isWatching ? '{"command":"status","brief":true}\n' : '{"command":"watch"}\n');
@@ -64,7 +64,7 @@ export class AgentConnection {
   #onChunk(chunk: Buffer): boolean {
     this.#bytes += chunk.length;
     if (this.#bytes > mostBytesPerRound) {
-      this.#end(new ControlError('AGENT_ANSWER', `it said more than ${mostBytesPerRound} bytes at once.`));
+      this.#end(new ControlError('AGENT_ANSWER', `it said more than ${mostBytesPerRound} bytes at once`));
       return false;
     }
     let data = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
@@ -81,7 +81,7 @@ export class AgentConnection {
     try {
       value = JSON.parse(line);
     } catch (cause) {
-      return this.#end(new ControlError('AGENT_ANSWER', 'what it says is not JSON.', { cause }));
+      return this.#end(new ControlError('AGENT_ANSWER', 'what it says is not JSON', { cause }));
     }
     if (typeof value !== 'object' || value === null || !('ok' in value)) return void this.#news.push(value);
     const answer = value as Answer;
@@ -99,7 +99,8 @@ export class AgentConnection {
   }
 }
 
-function unreachable({ code, message }: NodeJS.ErrnoException): string {
-  if (code === 'ENOENT' || code === 'ECONNREFUSED') return 'none listens there; is it running, and is this its socket?';
-  return code === 'EACCES' ? 'its socket belongs to root; use sudo.' : message;
+function unreachable(path: string, { code, message }: NodeJS.ErrnoException): string {
+  if (code === 'ENOENT' || code === 'ECONNREFUSED') return `none listens at ${path}; is it running?`;
+  if (code === 'EPIPE' || code === 'ECONNRESET') return 'it has ended';
+  return code === 'EACCES' ? `${path} belongs to root; use sudo` : message;
 }

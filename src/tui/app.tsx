@@ -1,7 +1,7 @@
 /** The screen: lays the panels out in the terminal's size, and passes the keys on. */
 
 import { Box, useInput, type Key } from 'ink';
-import { useEffect, useState, useSyncExternalStore, type ReactElement } from 'react';
+import { useEffect, useRef, useState, useSyncExternalStore, type ReactElement } from 'react';
 import { Block, type Line } from './block.js';
 import { checkpointLines, headerLine, helpLines, logLines, outputLines, pairLines } from './panels.js';
 import type { Frame, Store } from './store.js';
@@ -38,12 +38,16 @@ export function App({ store, screen, setting, onAction }: {
 }): ReactElement {
   const frame = useSyncExternalStore(store.subscribe, store.frame);
   const [ui, setUi] = useState(initialUi);
+  // Several keys may come before the next picture.
+  const latestUi = useRef(ui);
   const [said, setSaid] = useState<LogEvent>();
   const size = useSize(screen);
   useInput((input, key) => {
-    const { view, heights, eventCount } = arrange(frame, ui, setting, size);
+    const frame = store.frame();
+    const { view, heights, eventCount } = arrange(frame, latestUi.current, setting, size);
     const situation = { view, events: eventCount, page: heights.events - 1, isReplay: setting.isReplay };
-    const { ui: next, action } = press(ui, nameOf(input, key), situation);
+    const { ui: next, action } = press(latestUi.current, nameOf(input, key), situation);
+    latestUi.current = next;
     setUi(next);
     setSaid(action?.type === 'say' ? { atMs: frame.nowMs, source: '', level: 'info', text: action.text, count: 1 } : undefined);
     if (action && action.type !== 'say') onAction(action);
@@ -101,7 +105,7 @@ interface Arrangement {
 function arrange({ model, nowMs }: Frame, ui: Ui, { staleMs }: Setting, { columns, rows }: Size): Arrangement {
   const view = viewOf(model, nowMs, staleMs, ui.selected);
   const { subject } = view;
-  const pair = 2 + view.hosts.length + (view.loss?.answers.length ?? 0);
+  const pair = 2 + view.hosts.length + view.remarks.reduce((sum, { texts }) => sum + texts.length, 0);
   const figures = subject ? Math.max(subject.output.length, subject.checkpoints.length + 1) : 0;
   // A tall terminal gives the chart some of its height; a low one has to leave something out.
   const wanted = subject ? 1 + figures + Math.max(0, Math.min(6, Math.floor((rows - 30) / 3))) : 0;
@@ -140,7 +144,7 @@ function nameOf(input: string, key: Key): string {
   if (key.end) return 'end';
   if (key.tab) return 'tab';
   if (key.escape) return 'escape';
-  return input;
+  return input; // of several characters if they were pasted: that is no key
 }
 
 function useSize(screen: Size & NodeJS.EventEmitter): Size {

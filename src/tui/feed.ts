@@ -106,7 +106,7 @@ class Follower {
       this.#nextTryMs = this.#nowMs() + this.#waitMs;
       this.#waitMs = Math.min(longestWaitMs, this.#waitMs * 2);
       const why = error instanceof ObservationError ? `its status is not one that this monitor knows: ${error.message}` : (error as Error).message;
-      this.#sink.observe(parseObservation({ kind: 'gone', atMs: this.#at(this.#nowMs()), source, reason: `agent at ${socket}: ${why}` }));
+      this.#sink.observe(parseObservation({ kind: 'gone', atMs: this.#at(this.#nowMs()), source, reason: why }));
     } finally {
       this.#isBusy = false;
     }

@@ -123,7 +123,7 @@ function onGone(seen: Seen, reason: string, atMs: number): Observed {
   const isNews = seen.gone === undefined && seen.status !== undefined;
   return {
     after: { ...seen, gone: reason, takingOverSinceMs: undefined },
-    events: isNews ? [event(seen, atMs, 'warn', `The agent does not answer any more: ${reason}`)] : [],
+    events: isNews ? [event(seen, atMs, 'warn', `The agent does not answer any more: ${reason}.`)] : [],
   };
 }
 

@@ -49,7 +49,7 @@ const observationSchema = z.discriminatedUnion('kind', [
 export type Level = z.infer<typeof level>;
 export type SeenStatus = z.infer<typeof statusSchema>;
 export type SeenNews = z.infer<typeof newsSchema>;
-/** `atMs` is Unix time in milliseconds, and never runs backwards within one source. */
+/** `atMs` is Unix time in milliseconds, and never runs backwards within what one source observed, or what was said. */
 export type Observation = z.infer<typeof observationSchema>;
 
 /** An answer or a record that is not what it should be. */

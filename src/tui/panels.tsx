@@ -43,7 +43,7 @@ const columns: readonly { title: string; key: ColumnKey; width: number; wide: nu
 ];
 const wideWidth = columns.reduce((sum, { wide }) => sum + wide, 0);
 
-export function pairLines({ hosts, loss }: Pick<View, 'hosts' | 'loss'>, width: number, height: number, glyphs: Glyphs): Line[] {
+export function pairLines({ hosts, remarks }: Pick<View, 'hosts' | 'remarks'>, width: number, height: number, glyphs: Glyphs): Line[] {
   const row = (texts: Record<ColumnKey, string>, toneOf: (key: ColumnKey) => Tone): Line => clip(columns.map((column) => {
     const cell = width >= wideWidth ? column.wide : column.width;
     return { text: fit(texts[column.key], cell - 1).padEnd(cell), tone: toneOf(column.key) };
@@ -56,9 +56,8 @@ export function pairLines({ hosts, loss }: Pick<View, 'hosts' | 'loss'>, width: 
     const toneOf = (key: ColumnKey): Tone => host.stale !== undefined ? 'dim' : key === 'phase' ? host.phaseTone : 'plain';
     return row({ ...host, host: name, vm: host.stale ?? host.vm }, toneOf);
   };
-  const indent = ' '.repeat((loss?.question.length ?? 0) + 2);
-  const answers = (loss?.answers ?? []).map(({ text, tone }, i) => line(`${i === 0 ? ` ${loss?.question} ` : indent}${text}`, width, tone));
-  return panel('pair', undefined, [row(titles, () => 'dim'), ...hosts.map(hostLine), ...answers], width, height, glyphs);
+  const remarkLines = remarks.flatMap(({ label, texts, tone }) => texts.map((text, i) => line(` ${i === 0 ? label : ' '.repeat(label.length)} ${text}`, width, tone)));
+  return panel('pair', undefined, [row(titles, () => 'dim'), ...hosts.map(hostLine), ...remarkLines], width, height, glyphs);
 }
 
 /** Ends a line of parts at `width`. */

@@ -101,7 +101,8 @@ async function* observationsOf(path: string, lines: AsyncGenerator<Line>): Async
     if (!complete) return;
     try {
       const observation = parseObservation(parseJson(text));
-      const { source, atMs } = observation;
+      const { kind, atMs } = observation;
+      const source = kind === 'said' ? kind : observation.source;
       if (atMs < (latestMs.get(source) ?? 0)) throw new ObservationError('it lies before an earlier line of the same source');
       latestMs.set(source, atMs);
       yield observation;

@@ -13,13 +13,15 @@ export interface View {
   /** Is the VM protected? */
   verdict: { word: string; tone: Tone; text: string };
   hosts: HostView[];
-  /** What the loss of the active host would cost now; empty if nobody is known to be active. */
-  loss: { question: string; answers: { text: string; tone: Tone }[] } | undefined;
+  /** Why the VM is not protected, and what the loss of the active host would cost now. */
+  remarks: Remark[];
   /** The host whose checkpoints and output are shown. */
   subject: SubjectView | undefined;
   /** Whom commands go to. */
   target: Target | undefined;
 }
+
+export interface Remark { label: string; texts: string[]; tone: Tone }
 
 export interface HostView {
   source: string;
@@ -70,7 +72,7 @@ export function viewOf(model: Model, nowMs: number, staleMs: number, selected?: 
   return {
     verdict: verdictOf(model.seen, known, fresh, nowMs),
     hosts: model.seen.map((seen) => hostView(seen, isFresh(seen), seen === subject, nowMs)),
-    loss: lossOf(fresh, nowMs),
+    remarks: remarksOf(fresh, nowMs),
     subject: subject && subjectView(subject, isFresh(subject), nowMs),
     target: asked && targetOf(asked, fresh),
   };
@@ -81,7 +83,7 @@ type Known = Seen & { status: SeenStatus };
 // ---- the verdict -------------------------------------------------------------
 
 function verdictOf(seen: readonly Seen[], known: readonly Known[], fresh: readonly Known[], nowMs: number): View['verdict'] {
-  if (known.length === 0) return { word: 'WAITING', tone: 'warn', text: seen.find(({ gone }) => gone !== undefined)?.gone ?? 'No agent has answered yet.' };
+  if (known.length === 0) return { word: 'WAITING', tone: 'warn', text: seen.map(({ gone }) => gone).find((gone) => gone !== undefined) ?? 'no agent has answered yet' };
   if (fresh.length === 0) {
     const newestMs = Math.max(...known.map(({ statusAtMs }) => statusAtMs));
     return { word: 'NO ANSWER', tone: 'bad', text: `What is shown was true ${span(nowMs - newestMs)} ago.` };
@@ -94,8 +96,7 @@ function verdictOf(seen: readonly Seen[], known: readonly Known[], fresh: readon
   if (!speaker) return withoutSpeaker(fresh);
   const { status } = speaker;
   if (!status.protected) {
-    const what = status.active ? `${status.host} runs the VM alone` : status.host;
-    return { word: 'NOT PROTECTED', tone: 'warn', text: `${what}: ${status.reason === '' ? settledPhase(status.phase) : status.reason}` };
+    return { word: 'NOT PROTECTED', tone: 'warn', text: `${status.host} runs the VM, ${settledPhase(status.phase)}.` };
   }
   const behind = speaker.lastCommitAtMs === undefined ? '' : `, ${span(nowMs - speaker.lastCommitAtMs)} behind`;
   return status.active
@@ -110,11 +111,15 @@ function isConfirmed(active: readonly Known[]): boolean {
 }
 
 function withoutSpeaker(fresh: readonly Known[]): View['verdict'] {
-  const telling = fresh.find(({ status }) => status.phase === 'taking-over')
-    ?? fresh.find(({ status }) => status.phase === 'fenced') ?? fresh.find(({ status }) => status.role === 'primary') ?? fresh[0];
-  const { host, phase, role, reason } = telling!.status;
+  const { host, phase, role } = telling(fresh)!.status;
   if (phase === 'taking-over') return { word: 'TAKING OVER', tone: 'warn', text: `${host} is taking over.` };
-  return { word: 'NOT PROTECTED', tone: 'bad', text: `${host} is ${role}, ${phase}${reason === '' ? '' : `: ${reason}`}` };
+  return { word: 'NOT PROTECTED', tone: 'bad', text: `No host is known to run the VM; ${host} is ${role}, ${phase}.` };
+}
+
+/** Of hosts that do not speak, the one that has most to tell. */
+function telling(fresh: readonly Known[]): Known | undefined {
+  return ['taking-over', 'fenced', 'ended'].map((phase) => fresh.find(({ status }) => status.phase === phase)).find((seen) => seen !== undefined)
+    ?? fresh.find(({ status }) => status.role === 'primary') ?? fresh[0];
 }
 
 function otherHost(seen: Known, fresh: readonly Known[]): string {
@@ -150,34 +155,37 @@ function phaseOf(seen: Seen, status: SeenStatus, nowMs: number): string {
 
 // ---- what a failover would cost ----------------------------------------------
 
-function lossOf(fresh: readonly Known[], nowMs: number): View['loss'] {
+function remarksOf(fresh: readonly Known[], nowMs: number): Remark[] {
   const active = fresh.find(({ status }) => status.active);
-  if (!active) return undefined;
+  const speaker = active ?? fresh.find(({ status }) => status.protected) ?? telling(fresh);
+  if (!speaker) return [];
+  const { reason } = speaker.status;
+  const why: Remark[] = speaker.status.protected || reason === '' ? [] : [{ label: 'Why:', texts: [reason], tone: 'warn' }];
+  return active ? [...why, lossOf(active, fresh, nowMs)] : why;
+}
+
+function lossOf(active: Known, fresh: readonly Known[], nowMs: number): Remark {
   const { status } = active;
-  const question = `If ${status.host} is lost:`;
-  if (!status.protected) return { question, answers: [{ text: 'the VM and its connections are lost with it.', tone: 'bad' }] };
+  const label = `If ${status.host} is lost:`;
+  if (!status.protected) return { label, texts: ['the VM and its connections are lost with it.'], tone: 'bad' };
   const { heldPackets, heldBytes } = status.output;
   const since = active.lastCommitAtMs === undefined ? 'from the last commit' : `from ${span(nowMs - active.lastCommitAtMs)} ago`;
   const takeover = fresh.find(({ takeoverMs }) => takeoverMs !== undefined);
   const held = heldPackets === 0 ? 'No packet waits.' : `${plural(heldPackets, 'packet')} (${byteCount(heldBytes)}) would go; TCP sends again.`;
   const took = takeover ? ` Taking over took ${takeover.status.host} ${span(takeover.takeoverMs!)} last time.` : '';
-  return {
-    question,
-    answers: [
-      { text: `${otherHost(active, fresh)} goes on ${since}; nothing clients were told is lost.`, tone: 'plain' },
-      { text: `${held}${took}`, tone: 'plain' },
-    ],
-  };
+  return { label, texts: [`${otherHost(active, fresh)} goes on ${since}; nothing clients were told is lost.`, `${held}${took}`], tone: 'plain' };
 }
 
 // ---- checkpoints and output of one host --------------------------------------
 
 function subjectView(seen: Known, isFresh: boolean, nowMs: number): SubjectView {
+  // The last truth, as it was.
+  const thenMs = isFresh ? nowMs : Math.min(nowMs, seen.statusAtMs);
   return {
     host: seen.status.host,
     stale: isFresh ? undefined : `${span(nowMs - seen.statusAtMs)} old`,
-    checkpoints: checkpointFigures(seen, nowMs),
-    pausesMs: pausesOf(seen, nowMs),
+    checkpoints: checkpointFigures(seen, thenMs),
+    pausesMs: pausesOf(seen, thenMs),
     output: outputFigures(seen),
   };
 }
@@ -187,7 +195,7 @@ function checkpointFigures(seen: Known, nowMs: number): Figure[] {
   const figures: Figure[] = [['commits', `${commits}`]];
   if (pauseMsP50 !== null && pauseMsP99 !== null) figures.push(['pause', `p50 ${millis(pauseMsP50)}, p99 ${millis(pauseMsP99)}`]);
   const rate = commitRate(seen, nowMs);
-  if (rate !== undefined) figures.push(['rate', perSecond(rate)]);
+  if (rate !== undefined && commits > 0) figures.push(['rate', perSecond(rate)]);
   if (seen.lastCommitAtMs !== undefined) figures.push(['last', `${span(nowMs - seen.lastCommitAtMs)} ago`]);
   return figures;
 }

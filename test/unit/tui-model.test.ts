@@ -12,22 +12,21 @@ const figure = (view: View, panel: 'checkpoints' | 'output', label: string): str
   view.subject?.[panel].find(([name]) => name === label)?.[1];
 
 test('before any answer: it waits, and says why', () => {
-  assert.equal(at(after(), 0).verdict, { word: 'WAITING', tone: 'warn', text: 'No agent has answered yet.' });
+  assert.equal(at(after(), 0).verdict, { word: 'WAITING', tone: 'warn', text: 'no agent has answered yet' });
   const view = at(after(saw.gone('a', 0, 'none listens there')), 10);
   assert.is(view.verdict.text, 'none listens there');
   assert.is(view.subject, undefined);
   assert.is(view.target, undefined);
-  assert.is(view.loss, undefined);
+  assert.equal(view.remarks, []);
 });
 
 test('a protected pair: who can take over, how far behind, what a loss would cost', () => {
   const view = at(after(...healthyPair()), 1007);
   assert.equal(view.verdict, { word: 'PROTECTED', tone: 'good', text: 'b can take over from a, 30 ms behind.' });
-  assert.is(view.loss?.question, 'If a is lost:');
-  assert.equal(view.loss?.answers.map(({ text }) => text), [
+  assert.equal(view.remarks, [{ label: 'If a is lost:', tone: 'plain', texts: [
     'b goes on from 30 ms ago; nothing clients were told is lost.',
     '12 packets (4.3 KiB) would go; TCP sends again.',
-  ]);
+  ] }]);
   assert.equal(view.hosts.map(({ host, isActive, role, peer, roundTrip, vm }) => [host, isActive, role, peer, roundTrip, vm]), [
     ['a', true, 'primary', 'b 34 ms ago', '0.3 ms', 'guest tcg'],
     ['b', false, 'secondary', 'a 12 ms ago', '0.4 ms', 'guest tcg, silent'],
@@ -44,17 +43,22 @@ test('the view of one agent only: its secondary, or its primary, is named by the
   assert.is(at(after(saw.status('a', 0)), 0).verdict.text, 'b can take over from a, 23 ms behind.');
   const view = at(after(saw.status('b', 0, secondaryStatus())), 0);
   assert.is(view.verdict.text, 'b can take over from a.');
-  assert.is(view.loss, undefined, 'what waits at a is not known');
+  assert.equal(view.remarks, [], 'what waits at a is not known');
   assert.equal(view.target, { source: 'b', host: 'b', from: 'a', to: 'b' });
 });
 
 test('unprotected, fenced, taking over: none of them is called protected', () => {
   const alone = status({ phase: 'active-alone', protected: false, reason: 'b is lost', peer: null });
   const view = at(after(saw.status('a', 0, alone)), 0);
-  assert.equal(view.verdict, { word: 'NOT PROTECTED', tone: 'warn', text: 'a runs the VM alone: b is lost' });
-  assert.equal(view.loss?.answers, [{ text: 'the VM and its connections are lost with it.', tone: 'bad' }]);
+  assert.equal(view.verdict, { word: 'NOT PROTECTED', tone: 'warn', text: 'a runs the VM, active-alone.' });
+  assert.equal(view.remarks, [
+    { label: 'Why:', texts: ['b is lost'], tone: 'warn' },
+    { label: 'If a is lost:', texts: ['the VM and its connections are lost with it.'], tone: 'bad' },
+  ]);
   const fenced = status({ phase: 'fenced', protected: false, active: false, reason: 'it slept' });
-  assert.equal(at(after(saw.status('a', 0, fenced)), 0).verdict, { word: 'NOT PROTECTED', tone: 'bad', text: 'a is primary, fenced: it slept' });
+  const silent = at(after(saw.status('a', 0, fenced)), 0);
+  assert.equal(silent.verdict, { word: 'NOT PROTECTED', tone: 'bad', text: 'No host is known to run the VM; a is primary, fenced.' });
+  assert.equal(silent.remarks, [{ label: 'Why:', texts: ['it slept'], tone: 'warn' }]);
   const taking = secondaryStatus({ phase: 'taking-over', protected: false });
   assert.is(at(after(saw.status('b', 0, taking)), 0).verdict.word, 'TAKING OVER');
 });
@@ -62,7 +66,7 @@ test('unprotected, fenced, taking over: none of them is called protected', () =>
 test('a phase from a newer agent is shown as it is', () => {
   const view = at(after(saw.status('a', 0, status({ phase: 'dreaming', protected: false, reason: 'of sheep' }))), 0);
   assert.is(view.hosts[0]?.phase, 'dreaming');
-  assert.is(view.verdict.text, 'a runs the VM alone: of sheep');
+  assert.is(view.verdict.text, 'a runs the VM, dreaming.');
 });
 
 test('two speakers: only when both have said so after the later one began', () => {
@@ -87,18 +91,18 @@ test('a takeover: events, and how long it took by the clock of the host', () => 
     saw.status('b', 1000, status({ host: 'b', pid: 101, peer: { host: 'a', rttUs: null, silentMs: 1 } })),
   );
   assert.equal(texts(model), ['b: Now secondary, taking-over.', 'b: Now primary, active-alone.', 'b: Now primary, protected.']);
-  assert.match(at(model, 1000).loss?.answers[1]?.text ?? '', /Taking over took b 12 ms last time/);
+  assert.match(at(model, 1000).remarks[0]?.texts[1] ?? '', /Taking over took b 12 ms last time/);
 });
 
 test('an agent that goes and comes back: told once each, however often it is tried', () => {
   const gone = after(...healthyPair(), saw.gone('a', 1500), saw.gone('a', 2000), saw.gone('a', 3000));
-  assert.equal(texts(gone), ['a: The agent does not answer any more: agent at /run/x: it has ended.']);
+  assert.equal(texts(gone), ['a: The agent does not answer any more: it has ended.']);
   const both = [...healthyPair(), saw.gone('a', 1500), saw.gone('b', 1500)];
   const view = at(after(...both), 13_000);
   assert.equal(view.verdict, { word: 'NO ANSWER', tone: 'bad', text: 'What is shown was true 12 s ago.' });
   assert.is(view.hosts[0]?.stale, '12 s old');
   assert.is(view.subject?.stale, '12 s old');
-  assert.is(view.loss, undefined, 'nobody knows what a loss would cost now');
+  assert.equal(view.remarks, [], 'nobody knows what a loss would cost now');
   assert.is(view.target, undefined);
   const back = after(...both, saw.status('a', 14_000, status({ pid: 999, output: { releasedPackets: 3 } })));
   assert.is(texts(back).at(-1), 'a: The agent answers again, as process 999.');

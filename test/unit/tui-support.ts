@@ -51,7 +51,7 @@ export const saw = {
     parseObservation({ kind: 'news', source, atMs: t0 + atMs, news: { event: 'phase', role, phase, atNs: `${agentMs * 1e6}` } }),
   commit: (source: string, atMs: number, pauseMs: number): Observation =>
     parseObservation({ kind: 'news', source, atMs: t0 + atMs, news: { event: 'commit', commits: 1, pauseMs, atNs: '1' } }),
-  gone: (source: string, atMs: number, reason = 'agent at /run/x: it has ended.'): Observation =>
+  gone: (source: string, atMs: number, reason = 'it has ended'): Observation =>
     parseObservation({ kind: 'gone', source, atMs: t0 + atMs, reason }),
   said: (source: string, atMs: number, level: string, text: string): Observation =>
     parseObservation({ kind: 'said', source, atMs: t0 + atMs, level, text }),
