@@ -7,16 +7,20 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { Gate, type GateStats } from '../dataplane/gate.js';
+import type { ShadowStats } from '../dataplane/shadow.js';
+import { createTunnel, removeTunnel } from '../dataplane/tunnel.js';
 import { CheckpointRelay, type PeerConnection } from '../peer/index.js';
 import {
   initialState, isActive, isProtected, step,
   type Effect, type PairConfig, type PairEvent, type PairState, type Phase, type Role, type TimerName,
 } from '../protocol/pair.js';
+import { isLogMessage, type PeerMessage } from '../protocol/messages.js';
 import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRuntime } from '../qemu/index.js';
 import { ConfigError, describeVm, type AgentConfig } from './config.js';
 import { ControlError, ControlServer, isListening, type ControlRequest } from './control.js';
 import { Session } from './session.js';
 import { StateFile } from './state-file.js';
+import { InputReplication } from './input-replication.js';
 import { PauseHistory } from './pause-history.js';
 import { Vm, type VmEvent } from './vm.js';
 
@@ -36,6 +40,8 @@ export interface AgentStatus {
   vm: { name: string; pid: number | null; accel: 'kvm' | 'tcg'; accelReason: string; qemu: string };
   checkpoints: { commits: number; lastMsAgo: number | null; pauseMsP50: number | null; pauseMsP99: number | null };
   output: GateStats;
+  /** What this host has of the other's inputs; null unless services are declared. */
+  inputLog: ShadowStats | null;
 }
 
 /** Something worth telling a person; times are CLOCK_MONOTONIC nanoseconds. */
@@ -67,6 +73,8 @@ export class Agent {
   readonly #probe: QemuProbe;
   readonly #stateFile: StateFile;
   readonly #gate: Gate;
+  /** Only where services are declared. */
+  #inputs: InputReplication | undefined;
   readonly #vm: Vm;
   readonly #session: Session;
   readonly #timers = new Map<TimerName, NodeJS.Timeout>();
@@ -101,12 +109,15 @@ export class Agent {
     const accel = chooseAccel(config, probe);
     const vm = describeVm(config, accel, probe.version);
     const secret = readSecret(config);
+    const mirrored = config.services.length > 0;
     // From here on there is something to leave behind.
+    if (mirrored) await createTunnel(config.network.tunnel);
     const agent = new Agent(config, log, { runtime, probe, accel, vm, secret }, await Gate.open({
       ...config.network,
       holdMemoryBytes: config.checkpoint.holdMemoryBytes,
       limitPackets: config.checkpoint.maxHeldPackets,
       limitBytes: config.checkpoint.maxHeldBytes,
+      ...(mirrored ? { mirror: { tunnel: config.network.tunnel, peerAddress: config.peer.address.host } } : {}),
       services: config.services.map((service) => ({ ...service, preRelease: service.preRelease ?? service.protocol !== 'never' })),
       onNotice: (notice, oldestNs) => agent.#dispatch(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' }),
     }));
@@ -140,7 +151,7 @@ export class Agent {
     this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
     this.#session = new Session(config, config.vm.name, secret, {
       onUp: () => this.#dispatch({ type: 'peer-up' }),
-      onMessage: (message) => this.#dispatch({ type: 'message', message }),
+      onMessage: (message) => this.#onMessage(message),
       onLost: (reason) => this.#dispatch({ type: 'peer-lost', reason }),
       onUnreached: (sign, reason) => this.#dispatch({ type: 'peer-unreached', sign, reason }),
       onAck: (sentNs) => this.#dispatch({ type: 'heartbeat-acked', sentNs }),
@@ -174,11 +185,15 @@ export class Agent {
       },
       checkpoints: { commits, ...this.#pauses.summary() },
       output: this.#gate.stats(),
+      inputLog: this.#inputs?.stats() ?? null,
     };
   }
 
   async #begin(): Promise<void> {
     const remembered = this.#stateFile.read();
+    if (this.#config.services.length > 0) {
+      this.#inputs = new InputReplication(this.#config, this.#gate, () => this.#session.send({ type: 'request-checkpoint' }));
+    }
     const vmAlive = await this.#vm.adopt();
     await this.#session.listen();
     this.#control = await ControlServer.listen(controlSocket(this.#config), (request, push, ended) => this.#answer(request, push, ended));
@@ -197,7 +212,9 @@ export class Agent {
     this.#control?.close();
     await this.#lifecycle;
     await this.#vm.destroy();
+    this.#inputs?.close();
     await this.#gate.close();
+    if (this.#config.services.length > 0) await removeTunnel(this.#config.network.tunnel);
     this.#log.info('The agent has ended.');
     this.#ended();
   }
@@ -233,10 +250,17 @@ export class Agent {
     }
   }
 
+  #onMessage(message: PeerMessage): void {
+    if (isLogMessage(message)) this.#inputs?.onMessage(message);
+    else this.#dispatch({ type: 'message', message });
+  }
+
   #onVmEvent(event: VmEvent): void {
     switch (event.type) {
       case 'stopped': return this.#dispatch({ type: 'vm-stopped', stampNs: event.stampNs, receivedNs: event.receivedNs });
-      case 'resumed': return this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
+      case 'resumed':
+        if (this.#state.role === 'secondary') this.#inputs?.loaded();
+        return this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
       case 'colo-entered': return this.#dispatch({ type: 'colo-entered' });
       case 'migration-failed': return this.#dispatch({ type: 'failed', what: 'Copying the VM', reason: 'QEMU says no more; see qemu.log' });
       case 'colo-exit': return this.#dispatch({ type: 'colo-exit', reason: event.reason });
@@ -251,7 +275,9 @@ export class Agent {
       case 'dial': return this.#session.dial();
       case 'hang-up': return this.#session.hangUp(effect.reason);
       case 'send': return this.#session.send(effect.message);
-      case 'start-vm': return this.#inTurn('Starting the VM', () => this.#vm.start());
+      case 'start-vm':
+        this.#inputs?.turnOff();
+        return this.#inTurn('Starting the VM', () => this.#vm.start());
       case 'start-incoming-vm':
         return this.#inTurn('Preparing the secondary VM', async () => {
           await this.#vm.startIncoming();
@@ -261,8 +287,12 @@ export class Agent {
         this.#vmEpoch++;
         this.#closeRelay('the VM is given up');
         return this.#inTurn('Ending the VM', () => this.#vm.destroy());
-      case 'migrate': return this.#inTurn('Copying the VM', () => this.#migrate());
-      case 'trigger-checkpoint': return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
+      case 'migrate':
+        if (this.#inputs) this.#session.send(this.#inputs.begin());
+        return this.#inTurn('Copying the VM', () => this.#migrate());
+      case 'trigger-checkpoint':
+        this.#inputs?.checkpointAsked();
+        return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
       case 'drop-secondary':
         this.#closeRelay('protection has ended');
         return void this.#dropSecondary();
@@ -274,6 +304,7 @@ export class Agent {
         this.#gate.commit(effect.upToNs);
         const pauseMs = Number(effect.pauseNs) / nsPerMs;
         this.#pauses.add(pauseMs);
+        if (this.#inputs) this.#session.send(this.#inputs.committed(pauseMs));
         this.#log.debug({ pauseMs, commits: this.#state.commits }, 'commit');
         return this.#tell({ event: 'commit', commits: this.#state.commits, pauseMs, atNs: process.hrtime.bigint() });
       }
@@ -323,6 +354,11 @@ export class Agent {
     this.#closeRelay('taking over');
     try {
       await this.#vm.takeOver();
+      // The log first, then what clients send from now on: it waits behind.
+      this.#inputs?.takeOver().then(
+        (replayed) => this.#log.info(replayed, 'The input log was replayed.'),
+        (error: unknown) => this.#log.error({ err: error }, 'The input log could not be replayed.'),
+      );
       this.#dispatch({ type: 'took-over' });
     } catch (error) {
       this.#dispatch({ type: 'takeover-failed', reason: (error as Error).message });

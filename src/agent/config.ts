@@ -51,7 +51,10 @@ export const configSchema = z.strictObject({
     tap: ifname,
     /** The tap where held packets wait. Made, and gone with the agent. */
     holdTap: ifname,
-  }).refine((n) => new Set([n.bridge, n.tap, n.holdTap]).size === 3, 'needs three different interfaces'),
+    /** Only where services are declared: the tunnel that carries the VM's input to the other host, and the tap where it is logged there. Made, and gone with the agent. */
+    tunnel: ifname.default('clp-tunnel0'),
+    logTap: ifname.default('clp-log0'),
+  }).refine((n) => new Set(Object.values(n)).size === 5, 'needs interfaces with different names'),
   peer: z.strictObject({
     /** Where this agent listens for its peer: an address of the replication network. */
     listen: endpoint,

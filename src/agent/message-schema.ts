@@ -1,10 +1,11 @@
 /** The check that every message of the peer passes before the state machine sees it. */
 
 import { z } from 'zod';
-import type { Message } from '../protocol/messages.js';
+import type { PeerMessage } from '../protocol/messages.js';
 
 const text = z.string().max(2000);
-const generation = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const generation = count;
 const phase = z.enum(['alone', 'pairing', 'syncing', 'protected', 'checkpointing', 'parting', 'taking-over', 'active-alone', 'fenced', 'ended']);
 
 const schema = z.discriminatedUnion('type', [
@@ -18,9 +19,11 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('take-over'), reason: text }),
   z.strictObject({ type: z.literal('request-failover') }),
   z.strictObject({ type: z.literal('request-checkpoint') }),
+  z.strictObject({ type: z.literal('log-begin'), epoch: z.string().regex(/^[0-7][0-9a-f]{15}$/), nextInput: count }),
+  z.strictObject({ type: z.literal('log-forget'), upToInput: count, pauseMs: z.number().min(0).max(86_400_000) }),
 ]);
 
 /** @throws if this is no message of the protocol */
-export function parseMessage(value: unknown): Message {
-  return schema.parse(value) satisfies Message;
+export function parseMessage(value: unknown): PeerMessage {
+  return schema.parse(value) satisfies PeerMessage;
 }

@@ -12,13 +12,13 @@ import {
   ControlChannel, Heartbeat, PeerClient, PeerError, PeerServer,
   type PeerClientOptions, type PeerConnection, type PeerIdentity, type PeerKind,
 } from '../peer/index.js';
-import type { Message } from '../protocol/messages.js';
+import type { PeerMessage } from '../protocol/messages.js';
 import type { AgentConfig } from './config.js';
 import { parseMessage } from './message-schema.js';
 
 export interface SessionEvents {
   onUp: () => void;
-  onMessage: (message: Message) => void;
+  onMessage: (message: PeerMessage) => void;
   onLost: (reason: string) => void;
   /** A dial has come to nothing; see `peer-unreached` in protocol/pair-types. */
   onUnreached: (sign: 'absent' | 'refused' | 'silent', reason: string) => void;
@@ -38,7 +38,7 @@ export class Session {
   readonly #events: SessionEvents;
   #server: PeerServer | undefined;
   #dialling: AbortController | undefined;
-  #control: ControlChannel<Message, Message> | undefined;
+  #control: ControlChannel<PeerMessage, PeerMessage> | undefined;
   #heartbeat: Heartbeat | undefined;
   #peer: { hostName: string; incarnation: string } | undefined;
   /** Connections broke; the peer counts as lost when this timer fires. */
@@ -96,7 +96,7 @@ export class Session {
   }
 
   /** Sends, or does nothing if the peer is gone: its loss is or will be reported. */
-  send(message: Message): void {
+  send(message: PeerMessage): void {
     this.#control?.send(message);
   }
 
@@ -174,7 +174,7 @@ export class Session {
   }
 
   #useControl(connection: PeerConnection): void {
-    const control: ControlChannel<Message, Message> = new ControlChannel({
+    const control: ControlChannel<PeerMessage, PeerMessage> = new ControlChannel({
       connection,
       parse: parseMessage,
       onMessage: (message) => this.#events.onMessage(message),

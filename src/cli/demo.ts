@@ -6,7 +6,7 @@ import { Lab } from '../lab/lab.js';
 import { whole } from './options.js';
 import { Progress } from './progress.js';
 
-interface Options { rounds: number; json?: string; seed: number; vcpus: number; name: string; keep?: boolean }
+interface Options { rounds: number; json?: string; seed: number; vcpus: number; name: string; keep?: boolean; preRelease?: boolean }
 
 export function demoCommand(): Command {
   return new Command('demo')
@@ -16,6 +16,7 @@ export function demoCommand(): Command {
     .option('--seed <n>', 'decides the moments of the kills', whole(0, 2 ** 32 - 1), Date.now() % 1_000_000)
     .option('--vcpus <n>', 'vCPUs of the guest', whole(1, 8), 1)
     .option('--name <name>', 'name of the lab it makes', 'demo')
+    .option('--pre-release', 'declare the guest\'s services: replies to reads leave before a checkpoint')
     .option('--keep', 'leave the lab up after the last round')
     .addHelpText('after', `
 Examples:
@@ -40,7 +41,7 @@ async function run(options: Options): Promise<void> {
     for (let i = 1; i <= options.rounds; i++) {
       progress.title(options.rounds === 1 ? 'A virtual machine outlives its host' : `Round ${i} of ${options.rounds}`);
       const round = await runDemoRound({
-        labName: options.name, vcpus: options.vcpus, writers: 8, readers: 4, redisReaders: 2, newcomers: 2, loadSeconds: 2, jitterSeconds: 2, random,
+        labName: options.name, vcpus: options.vcpus, preRelease: options.preRelease === true, writers: 8, readers: 4, redisReaders: 2, newcomers: 2, loadSeconds: 2, jitterSeconds: 2, random,
         keep: options.keep === true && i === options.rounds, signal: interrupt.signal,
         onProgress: (step, done) => done === undefined ? progress.start(step) : progress.done(done),
       });

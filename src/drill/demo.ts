@@ -14,6 +14,8 @@ import { ClientProcess } from './client-process.js';
 export interface DemoOptions {
   labName: string;
   vcpus: number;
+  /** Replies to reads leave before a checkpoint. */
+  preRelease: boolean;
   writers: number;
   readers: number;
   /** Redis clients that only read, and that open a new connection for each write and read. */
@@ -65,7 +67,7 @@ export async function runDemoRound(options: DemoOptions): Promise<DemoRound> {
   const watching = new AbortController();
   try {
     onProgress('two hosts, a client, two networks; both agents');
-    await lab.up({ vcpus: options.vcpus, signal });
+    await lab.up({ preRelease: options.preRelease, vcpus: options.vcpus, signal });
     onProgress('', 'up');
 
     onProgress('boot the guest and copy it to host b');

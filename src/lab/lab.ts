@@ -54,6 +54,8 @@ export interface LabOptions {
   /** Hosts whose agents to start. Default: both. */
   agents?: readonly HostName[];
   vcpus?: number;
+  /** Declare the guest's services, so that replies to reads leave before a checkpoint. */
+  preRelease?: boolean;
   /** Parts of the agents' configuration to change, by host. */
   overrides?: Partial<Record<HostName, Record<string, unknown>>>;
   /** Gives the making up; what is made of the lab is taken down again. */
@@ -210,6 +212,7 @@ export class Lab {
         address: `${addresses.replication[other]}:${agentPort}`,
         secretFile: join(this.dir, 'secret'),
       },
+      ...(options.preRelease ? { services: [{ port: guest.ports.redis, protocol: 'resp' }, { port: guest.ports.http, protocol: 'http' }] } : {}),
       ...options.overrides?.[host],
     };
     writeFileSync(this.configPath(host), stringify(config), { mode: 0o600 });

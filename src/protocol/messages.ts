@@ -46,3 +46,26 @@ export interface RequestCheckpoint { type: 'request-checkpoint' }
 export type Message =
   | Greeting | Offer | Ready | Refuse | Protected | Unprotect | Unprotected
   | TakeOver | RequestFailover | RequestCheckpoint;
+
+/**
+ * Primary to secondary: mirrored input is about to come, beginning with this
+ * number. Sent before the copy of the VM is made.
+ */
+export interface LogBegin {
+  type: 'log-begin';
+  /** 63 bits in hexadecimal, a secret of the two: acknowledgements carry it. */
+  epoch: string;
+  nextInput: number;
+}
+
+/** Primary to secondary: a checkpoint has committed that stopped after these inputs were read. */
+export interface LogForget { type: 'log-forget'; upToInput: number; pauseMs: number }
+
+/** About the input log; nothing in the pair's life depends on it. */
+export type LogMessage = LogBegin | LogForget;
+
+export type PeerMessage = Message | LogMessage;
+
+export function isLogMessage(message: PeerMessage): message is LogMessage {
+  return message.type === 'log-begin' || message.type === 'log-forget';
+}
