@@ -33,19 +33,19 @@ Frame ParseFrame(Record* record) {
   size_t tcp_at, end;
   switch (record->frame_bytes < ETH_HLEN ? 0 : Get16(bytes + 12)) {
     case ETH_P_IP:
-      if (record->frame_bytes < ETH_HLEN + kIpv4Bytes || ip[0] != 0x45 || ip[9] != IPPROTO_TCP ||
-          (Get16(ip + 6) & kIpv4Fragment)) {
-        return frame;
-      }
+      if (record->frame_bytes < ETH_HLEN + kIpv4Bytes) return frame;
+      frame.may_ask = ip[9] == IPPROTO_TCP || ip[9] == IPPROTO_UDP;
+      if (ip[0] != 0x45 || ip[9] != IPPROTO_TCP || (Get16(ip + 6) & kIpv4Fragment)) return frame;
       MapIpv4(frame.key.client, ip + 12);
       MapIpv4(frame.key.guest, ip + 16);
       tcp_at = ETH_HLEN + kIpv4Bytes;
       end = ETH_HLEN + size_t{Get16(ip + 2)};
       break;
     case ETH_P_IPV6:
-      if (record->frame_bytes < ETH_HLEN + kIpv6Bytes || ip[0] >> 4 != 6 || ip[6] != IPPROTO_TCP) {
-        return frame;
-      }
+      if (record->frame_bytes < ETH_HLEN + kIpv6Bytes) return frame;
+      // Finding neighbours and multicast groups goes on all the time.
+      frame.may_ask = ip[6] != IPPROTO_ICMPV6 && ip[6] != IPPROTO_HOPOPTS;
+      if (ip[0] >> 4 != 6 || ip[6] != IPPROTO_TCP) return frame;
       std::memcpy(frame.key.client, ip + 8, 16);
       std::memcpy(frame.key.guest, ip + 24, 16);
       tcp_at = ETH_HLEN + kIpv6Bytes;
@@ -66,6 +66,7 @@ Frame ParseFrame(Record* record) {
   frame.seq = Get32(tcp + 4);
   frame.flags = tcp[13];
   frame.payload_bytes = static_cast<uint32_t>(end - tcp_at - header_bytes);
+  frame.may_ask = frame.payload_bytes != 0;
   frame.tcp = true;
   return frame;
 }

@@ -16,6 +16,7 @@ constexpr uint8_t kTcpRst = 0x04;
 constexpr uint8_t kTcpAck = 0x10;
 
 struct Frame {
+  bool may_ask = false;  // it may be a request, which a reply follows
   bool tcp = false;  // plain TCP: the rest is valid, and the BPF programs follow its flow
   uint8_t flags = 0;
   uint32_t seq = 0;

@@ -73,7 +73,8 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
   Item item{};
   item.record = record;
   item.end = frame.end();
-  item.payload_bytes = frame.payload_bytes;
+  item.may_ask = frame.may_ask;
+  item.countable = frame.end() != frame.seq;
   item.flags = frame.flags;
   item.live = record->flags & LOG_LIVE;
   item.write = record->flags & LOG_WRITE;
@@ -144,7 +145,7 @@ bool Replayer::IsOver(const Flow& flow, const Item& item, const shadow_flow& see
   bool on_its_way = flow.next > flow.done;
   // Clients repeat by themselves what they send now. A RST is never answered.
   if (!flow.tracked || item.live || (item.flags & kTcpRst) || seen.ended_ns) return on_its_way;
-  if (!item.countable()) return on_its_way && flow.spoken;
+  if (!item.countable) return on_its_way && flow.spoken;
   // This may also be so before it went in: the checkpoint had it.
   return flow.spoken && seen.acked && !Before(seen.rcv_ack, item.end) && (on_its_way || !item.opens());
 }
@@ -165,8 +166,7 @@ void Replayer::Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t no
   flow->next++;
   if (flow->fresh < flow->next) flow->fresh = flow->next;
   if (item->opens()) flow->spoken = false;
-  bool request = item->payload_bytes || !flow->tracked;
-  if (request && !item->live && item->record->iseq < first_write_ && (flow->spoken || !flow->tracked)) {
+  if (item->may_ask && !item->live && item->record->iseq < first_write_ && (flow->spoken || !flow->tracked)) {
     if (!flow->asked) flow->replies = seen.replies;
     flow->asked = true;
     flow->asked_ns = now_ns;

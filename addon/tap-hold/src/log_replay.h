@@ -67,14 +67,13 @@ class Replayer {
   struct Item {
     Record* record;
     uint32_t end;  // sequence number behind it
-    uint32_t payload_bytes;
     uint8_t flags;  // of TCP
+    bool countable;  // it takes up sequence numbers, so the guest acknowledges it
+    bool may_ask;
     bool live;
     bool write;
     bool sent = false;  // at least once, or it need not be
     bool opens() const { return (flags & (kTcpSyn | kTcpAck)) == kTcpSyn; }
-    // It takes up sequence numbers, so the guest acknowledges it.
-    bool countable() const { return payload_bytes || (flags & (kTcpSyn | kTcpFin)); }
   };
 
   struct Flow {

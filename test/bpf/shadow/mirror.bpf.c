@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * Stands in for the primary: numbers a VM's input, and sends clones of it into
+ * the tunnel as the gate does.  It loses and doubles as many as the test wants.
+ * Also a lossy link, and a guest whose clock is behind.
+ */
+#include <bpf/bpf_endian.h>
+#include "tcp_rewrite.h"
+
+#define NEXT -1
+#define DROP 2
+
+/* One record each, so that the test knows where everything is. */
+const volatile struct {
+	__u32 tunnel_ifindex;
+	__u32 ipv6;
+	__u32 peer[4];
+} setup = {};
+
+struct {
+	__u64 input_iseq;
+	__u64 lost, doubled;
+	__u64 acked_iseq, acked_epoch, acks;
+	__u64 link_lost;
+	__u32 lost_per_mille, doubled_per_mille;
+	__u32 link_lost_per_mille;
+	__u32 clock_behind_ms;
+} state = {};
+
+static __always_inline bool happens(__u32 per_mille)
+{
+	return per_mille && bpf_get_prandom_u32() % 1000 < per_mille;
+}
+
+SEC("tcx/egress")
+int mirror(struct __sk_buff *skb)
+{
+	struct bpf_tunnel_key key = { .tunnel_ttl = 64 };
+	__u64 flags = BPF_F_ZERO_CSUM_TX;
+	__u32 policy = skb->gso_segs ? skb->gso_segs : 1;
+	struct segment s;
+	__u8 word[3];
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+		return NEXT;
+	key.tunnel_id = (__sync_fetch_and_add(&state.input_iseq, 1) + 1) & 0xffffff;
+	if (segment_parse(skb, false, &s) && s.payload_bytes > 3 &&
+	    !bpf_skb_load_bytes(skb, s.tcp_at + s.header_bytes, word, 3) && word[0] == 'i' && word[1] == 'n' && word[2] == 'c')
+		policy |= MIRROR_WRITE;
+	if (setup.ipv6) {
+		flags |= BPF_F_TUNINFO_IPV6;
+		for (int i = 0; i < 4; i++)
+			key.remote_ipv6[i] = setup.peer[i];
+	} else {
+		key.remote_ipv4 = setup.peer[0];
+	}
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ||
+	    bpf_skb_set_tunnel_opt(skb, &policy, sizeof(policy)))
+		return NEXT;
+	if (happens(state.lost_per_mille)) {
+		state.lost++;
+		return NEXT;
+	}
+	if (happens(state.doubled_per_mille)) {
+		state.doubled++;
+		bpf_clone_redirect(skb, setup.tunnel_ifindex, 0);
+	}
+	bpf_clone_redirect(skb, setup.tunnel_ifindex, 0);
+	return NEXT;
+}
+
+SEC("tcx/ingress")
+int acknowledged(struct __sk_buff *skb)
+{
+	struct input_ack ack;
+
+	if (skb->protocol != bpf_htons(INPUT_ACK_ETHERTYPE))
+		return NEXT;
+	if (!bpf_skb_load_bytes(skb, ETH_HLEN, &ack, sizeof(ack)) && ack.magic == INPUT_ACK_MAGIC) {
+		state.acked_iseq = ack.iseq;
+		state.acked_epoch = ack.epoch;
+		state.acks++;
+	}
+	return DROP;
+}
+
+static __always_inline int lossy_link(void)
+{
+	if (!happens(state.link_lost_per_mille))
+		return NEXT;
+	state.link_lost++;
+	return DROP;
+}
+
+SEC("tcx/ingress")
+int link_in(struct __sk_buff *skb)
+{
+	return lossy_link();
+}
+
+SEC("tcx/egress")
+int link_out(struct __sk_buff *skb)
+{
+	return lossy_link();
+}
+
+static __always_inline int behind(struct __sk_buff *skb, bool from_guest)
+{
+	struct tcp_header *header;
+	struct segment s;
+
+	header = state.clock_behind_ms ? segment_parse(skb, from_guest, &s) : NULL;
+	if (header && s.timestamps_at) {
+		if (from_guest)
+			put32(header->is, s.timestamps_at, s.tsval - state.clock_behind_ms);
+		else if (s.tsecr)
+			put32(header->is, s.timestamps_at + 4, s.tsecr + state.clock_behind_ms);
+		segment_store(skb, header, &s);
+	}
+	return NEXT;
+}
+
+SEC("tcx/egress")
+int behind_in(struct __sk_buff *skb)
+{
+	return behind(skb, false);
+}
+
+SEC("tcx/ingress")
+int behind_out(struct __sk_buff *skb)
+{
+	return behind(skb, true);
+}

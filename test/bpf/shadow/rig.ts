@@ -1,0 +1,243 @@
+/**
+ * Two replicas of a VM behind one bridge, for tests with the kernel's own TCP.
+ *
+ * The test's namespace is the secondary host, and the client: its own stack is on
+ * the bridge. Both VMs are namespaces of their own with the same addresses; the
+ * first one's input is mirrored through a real tunnel, whose primary end was made
+ * in a third namespace, so that there is a network between the two ends.
+ */
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { BpfObject, ifIndex } from 'libbpf-napi';
+import type { LogNotice } from 'tap-hold';
+import { Shadow, type ShadowOptions } from '../../../src/dataplane/shadow.js';
+import { createTunnel, removeTunnel, tunnelAddress, tunnelPort } from '../../../src/dataplane/tunnel.js';
+import { atExit, compile } from '../libbpf-support.js';
+import { ip, sources } from '../tap.js';
+
+export const primaryVm = 'colopp-s-pvm';
+export const secondaryVm = 'colopp-s-svm';
+const primaryHost = 'colopp-s-p';
+const [bridge, primaryTap, secondaryTap] = ['colopp-s-br', 'colopp-s-pv', 'colopp-s-sv'];
+const [tunnel, primaryTunnel, logTap] = ['clp-s-vx', 'clp-s-vxp', 'clp-s-log'];
+const underlay = { 4: ['10.9.0.1', '10.9.0.2', 24], 6: ['fd09::1', 'fd09::2', 64] } as const;
+
+export const guestAddress = { 4: '192.0.2.1', 6: '2001:db8::1' } as const;
+export const clientAddress = { 4: '192.0.2.2', 6: '2001:db8::2' } as const;
+export const servicePort = 7000;
+
+/** What the stand-in for the primary does and has seen: see mirror.bpf.c. */
+export type MirrorVariable =
+  | 'input_iseq' | 'lost_per_mille' | 'doubled_per_mille' | 'lost' | 'doubled' | 'acked_iseq' | 'acked_epoch' | 'acks'
+  | 'link_lost_per_mille' | 'link_lost' | 'clock_behind_ms';
+const places: Record<MirrorVariable, [at: number, bytes: 4 | 8]> = {
+  input_iseq: [0, 8], lost: [8, 8], doubled: [16, 8], acked_iseq: [24, 8], acked_epoch: [32, 8], acks: [40, 8], link_lost: [48, 8],
+  lost_per_mille: [56, 4], doubled_per_mille: [60, 4], link_lost_per_mille: [64, 4], clock_behind_ms: [68, 4],
+};
+type Cleanup = (() => void | Promise<void>)[];
+
+export interface RigOptions {
+  /** Of the replication network. */
+  underlayVersion?: 4 | 6;
+  underlayMtu?: number;
+  /** The kernel segments what goes through the replication network. */
+  segmented?: boolean;
+  /** Neither client nor guest hand whole transfers to the kernel's segmentation. */
+  smallPackets?: boolean;
+  timestamps?: boolean;
+  sack?: boolean;
+  shadow?: Partial<ShadowOptions>;
+}
+
+export class Rig {
+  readonly shadow: Shadow;
+  readonly notices: [notice: LogNotice, value: bigint][];
+  readonly #bss: DataView;
+  readonly #close: Cleanup;
+
+  static async open(options: RigOptions = {}): Promise<Rig> {
+    const { underlayVersion = 4, underlayMtu = 1600, segmented = false, timestamps = true, sack = true } = options;
+    const close: Cleanup = [];
+    const notices: Rig['notices'] = [];
+    const undo = async (): Promise<void> => {
+      for (const action of close.splice(0).reverse()) await action();
+    };
+    try {
+      makeNetwork(close);
+      makeVm(primaryVm, primaryTap, close);
+      makeVm(secondaryVm, secondaryTap, close);
+      for (const conf of [`tcp_timestamps=${Number(timestamps)}`, `tcp_sack=${Number(sack)}`]) {
+        for (const vm of [primaryVm, secondaryVm]) execFileSync('ip', ['netns', 'exec', vm, 'sysctl', '-qw', `net.ipv4.${conf}`]);
+        const [name, value] = conf.split('=') as [string, string];
+        writeFileSync(`/proc/sys/net/ipv4/${name}`, value);
+      }
+      if (options.smallPackets) {
+        ip(`link set ${bridge} gso_max_segs 1`);
+        for (const vm of [primaryVm, secondaryVm]) execFileSync('ip', ['-n', vm, 'link', 'set', 'eth0', 'gso_max_segs', '1']);
+      }
+      const [primaryAddress, secondaryAddress] = await makeTunnel(underlayVersion, underlayMtu, segmented, close);
+      const object = attachMirror(tunnelAddress(secondaryAddress), close);
+      const shadow = Shadow.open({
+        tap: secondaryTap, tunnel, logTap, peerAddress: primaryAddress,
+        onNotice: (...notice) => { notices.push(notice); }, ...options.shadow,
+      });
+      close.push(() => shadow.close());
+      // The guest's clock: nearer to the guest than everything else.
+      const links = [
+        object.program('behind_in').attachTcx({ ifname: secondaryTap, direction: 'egress' }),
+        object.program('behind_out').attachTcx({ ifname: secondaryTap, direction: 'ingress', before: 'all' }),
+      ];
+      close.push(() => links.forEach((link) => link.close()));
+      const memory = object.map('mirror.bss').mmap();
+      await Promise.all([startServer(primaryVm, close), startServer(secondaryVm, close)]);
+      return new Rig(shadow, notices, new DataView(memory.buffer, memory.byteOffset, memory.byteLength), close);
+    } catch (error) {
+      await undo();
+      throw error;
+    }
+  }
+
+  private constructor(shadow: Shadow, notices: Rig['notices'], bss: DataView, close: Cleanup) {
+    this.shadow = shadow;
+    this.notices = notices;
+    this.#bss = bss;
+    this.#close = close;
+  }
+
+  get(name: MirrorVariable): number {
+    const [at, bytes] = places[name];
+    return bytes === 4 ? this.#bss.getUint32(at, true) : Number(this.#bss.getBigUint64(at, true));
+  }
+
+  set(name: MirrorVariable, value: number): void {
+    const [at, bytes] = places[name];
+    if (bytes === 4) this.#bss.setUint32(at, value, true);
+    else this.#bss.setBigUint64(at, BigInt(value), true);
+  }
+
+  /** Protection begins. */
+  reset(epoch = 77n): void {
+    this.shadow.reset(epoch, BigInt(this.get('input_iseq')) + 1n);
+  }
+
+  /** Waits until the secondary has told the primary that it has every input. */
+  async settled(): Promise<void> {
+    await eventually(() => this.get('acked_iseq') === this.get('input_iseq'), () => [this.get('acked_iseq'), this.get('input_iseq'), this.shadow.stats()]);
+  }
+
+  /** The primary host dies. */
+  killPrimary(): void {
+    ip(`link set ${primaryTap} down`);
+  }
+
+  async close(): Promise<void> {
+    for (const action of this.#close.splice(0).reverse()) await action();
+  }
+}
+
+function makeNetwork(close: Cleanup): void {
+  ip(
+    `link add ${bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
+    `link set ${bridge} address 02:00:00:00:00:02 addrgenmode none`,
+  );
+  close.push(() => ip(`link del ${bridge}`));
+  writeFileSync(`/proc/sys/net/ipv6/conf/${bridge}/disable_ipv6`, '0');
+  ip(
+    `link set ${bridge} up`, 'link set lo up',
+    `address add ${clientAddress[4]}/24 dev ${bridge}`, `address add ${clientAddress[6]}/64 dev ${bridge} nodad`,
+  );
+}
+
+function addNetns(name: string, close: Cleanup): void {
+  const remove = (): void => { execFileSync('ip', ['netns', 'del', name], { stdio: 'ignore' }); };
+  execFileSync('ip', ['netns', 'add', name]);
+  close.push(remove);
+  atExit(remove);
+  execFileSync('ip', ['-n', name, 'link', 'set', 'lo', 'up']);
+}
+
+function makeVm(name: string, tap: string, close: Cleanup): void {
+  addNetns(name, close);
+  ip(
+    `link add ${tap} type veth peer name eth0 address 02:00:00:00:00:01 netns ${name}`,
+    `link set ${tap} addrgenmode none master ${bridge} up`,
+  );
+  close.push(() => ip(`link del ${tap}`));
+  execFileSync('ip', ['-n', name, '-batch', '-'], {
+    input: [
+      'link set eth0 addrgenmode none up', `address add ${guestAddress[4]}/24 dev eth0`, `address add ${guestAddress[6]}/64 dev eth0 nodad`, '',
+    ].join('\n'),
+  });
+}
+
+async function makeTunnel(version: 4 | 6, mtu: number, segmented: boolean, close: Cleanup): Promise<[primary: string, secondary: string]> {
+  addNetns(primaryHost, close);
+  const [primary, secondary, prefix] = underlay[version];
+  ip(`link add clp-s-su mtu ${mtu} type veth peer name clp-s-pu mtu ${mtu} netns ${primaryHost}`, 'link set clp-s-su addrgenmode none');
+  close.push(() => ip('link del clp-s-su'));
+  writeFileSync('/proc/sys/net/ipv6/conf/clp-s-su/disable_ipv6', '0');
+  ip(`address add ${secondary}/${prefix} dev clp-s-su${version === 6 ? ' nodad' : ''}`, 'link set clp-s-su up');
+  execFileSync('ip', ['-n', primaryHost, '-batch', '-'], {
+    input: [
+      `link set clp-s-pu addrgenmode none up${segmented ? ' gso_max_segs 1' : ''}`, `address add ${primary}/${prefix} dev clp-s-pu${version === 6 ? ' nodad' : ''}`,
+      // A tunnel stays in the network of the namespace it was made in, wherever the device goes.
+      `link add ${primaryTunnel} type vxlan external gbp nolearning noudpcsum udp6zerocsumtx udp6zerocsumrx dstport ${tunnelPort}`,
+      `link set ${primaryTunnel} netns ${process.pid}`, '',
+    ].join('\n'),
+  });
+  ip(`link set ${primaryTunnel} addrgenmode none up`);
+  close.push(() => ip(`link del ${primaryTunnel}`));
+  await createTunnel(tunnel);
+  close.push(() => removeTunnel(tunnel));
+  return [primary, secondary];
+}
+
+let mirrorObject: string | undefined;
+
+function attachMirror(peer: { ipv6: boolean; words: number[] }, close: Cleanup): BpfObject {
+  const bpf = join(sources, '../../bpf');
+  mirrorObject ??= compile(readFileSync(join(sources, 'shadow/mirror.bpf.c'), 'utf8').replace('"tcp_rewrite.h"', `"${bpf}/tcp_rewrite.h"`), 'mirror');
+  const object = BpfObject.open(mirrorObject);
+  const rodata = object.map('mirror.rodata');
+  const initial = new DataView(rodata.initialValue!.slice().buffer);
+  initial.setUint32(0, ifIndex(primaryTunnel), true);
+  initial.setUint32(4, Number(peer.ipv6), true);
+  peer.words.forEach((word, i) => initial.setUint32(8 + 4 * i, word, true));
+  rodata.setInitialValue(new Uint8Array(initial.buffer));
+  object.load();
+  const links = ([
+    ['mirror', primaryTap, 'egress'], ['acknowledged', primaryTunnel, 'ingress'], ['link_in', bridge, 'ingress'], ['link_out', bridge, 'egress'],
+  ] as const).map(([name, ifname, direction]) => object.program(name).attachTcx({ ifname, direction }));
+  close.push(() => {
+    for (const link of links) link.close();
+    object.close();
+  });
+  return object;
+}
+
+async function startServer(vm: string, close: Cleanup): Promise<void> {
+  const script = fileURLToPath(new URL('./server-main.js', import.meta.url));
+  const child: ChildProcess = spawn('ip', ['netns', 'exec', vm, process.execPath, script], { stdio: ['pipe', 'pipe', 'inherit'] });
+  close.push(async () => {
+    const gone = once(child, 'exit');
+    child.stdin!.end();
+    await gone;
+  });
+  atExit(() => child.kill('SIGKILL'));
+  await Promise.race([once(child.stdout!, 'data'), once(child, 'exit').then(() => { throw new Error(`the server in ${vm} did not start`); })]);
+}
+
+/** Waits until `holds`, or says what was instead. */
+export async function eventually(holds: () => boolean, tell: () => unknown, limitMs = 5000): Promise<void> {
+  const end = Date.now() + limitMs;
+  while (!holds()) {
+    if (Date.now() > end) {
+      throw new Error(`not within ${limitMs} ms: ${holds}; it is ${JSON.stringify(tell(), (_, value: unknown) => typeof value === 'bigint' ? String(value) : value)}`);
+    }
+    await sleep(2);
+  }
+}
