@@ -354,12 +354,13 @@ export class Agent {
     this.#closeRelay('taking over');
     try {
       await this.#vm.takeOver();
-      // The log first, then what clients send from now on: it waits behind.
+      this.#dispatch({ type: 'took-over' });
+      // Only now the gate is open, for the log too. Until it has begun nothing
+      // else passes, and what clients send from then on waits behind it.
       this.#inputs?.takeOver().then(
         (replayed) => this.#log.info(replayed, 'The input log was replayed.'),
         (error: unknown) => this.#log.error({ err: error }, 'The input log could not be replayed.'),
       );
-      this.#dispatch({ type: 'took-over' });
     } catch (error) {
       this.#dispatch({ type: 'takeover-failed', reason: (error as Error).message });
     }
