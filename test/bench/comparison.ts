@@ -114,8 +114,9 @@ async function measure(
   signal.throwIfAborted();
   const failed = (error: unknown): string => {
     if (signal.aborted) throw signal.reason;
-    progress.done(`FAILED: ${(error as Error).message}`);
-    return (error as Error).message;
+    const { message } = error as Error;
+    progress.done(`FAILED: ${firstLine(message)}`);
+    return message;
   };
   progress.start(`${mode}: boot the guest`);
   const subject = await startMode(mode, vcpus, signal).catch((error: unknown) => record.failWhole(failed(error)));
@@ -167,7 +168,7 @@ function print(loads: readonly string[], results: Record<string, ModeResult>, ra
   for (const [mode, result] of Object.entries(results)) {
     for (const load of isFailed(result) ? [''] : loads) {
       const figures = isFailed(result) ? result : result[load]!;
-      lines.push(`  ${mode.padEnd(12)} ${load.padEnd(4)} ${isFailed(figures) ? `FAILED: ${figures.failed}` : describe(figures)}`);
+      lines.push(`  ${mode.padEnd(12)} ${load.padEnd(3)}  ${isFailed(figures) ? `FAILED: ${firstLine(figures.failed)}` : describe(figures)}`);
     }
   }
   lines.push('Pre-release divided by the others:');
@@ -187,6 +188,11 @@ function medians(rounds: readonly Figures[]): Figures {
 
 function rounded(value: number): number {
   return Number(value.toFixed(3));
+}
+
+/** Errors may bring the end of a log with them, which has its place in the JSON. */
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0]!;
 }
 
 function isFailed(result: object): result is Failed {

@@ -26,7 +26,7 @@ export interface Subject {
 
 /** One at a time: all modes use the same names. */
 const LAB_NAME = 'bench';
-const READY_TIMEOUT_MS = 120_000;
+const READY_TIMEOUT_MS = 60_000;
 const services = [{ port: 6379, protocol: 'resp' }, { port: 80, protocol: 'http' }];
 
 /** Boots the guest in a mode; resolves once its services answer. Leaves nothing behind if it fails. */

@@ -13,7 +13,7 @@ import { addresses, hostNames, type HostName } from '../../src/lab/topology.js';
 import { ip, ipBatch } from '../../src/dataplane/ip.js';
 import { QemuProcess, chooseAccel, locateQemu, probeKvm, qemuArguments, type QemuRuntime } from '../../src/qemu/index.js';
 
-const READY_TIMEOUT_MS = 120_000;
+const READY_TIMEOUT_MS = 60_000;
 const SYNC_TIMEOUT_MS = 60_000;
 const POLL_MS = 50;
 const TAP = 'clp-tap0';
