@@ -30,20 +30,45 @@ bool Replayer::KeyEqual::operator()(const shadow_key& a, const shadow_key& b) co
   return std::memcmp(&a, &b, sizeof(a)) == 0;
 }
 
-void Replayer::Begin(std::vector<Record*> log, uint64_t now_ns) {
+void Replayer::Begin(std::vector<Record*> log, uint64_t committed, uint64_t now_ns) {
   begun_ns_ = now_ns;
   // Packets overtake each other on their way here.
   std::stable_sort(log.begin(), log.end(),
                    [](const Record* a, const Record* b) { return a->iseq < b->iseq; });
   others_.tracked = false;
+  stats_.logged_frames = log.size();
+  DropHarmful(&log, committed);
   for (Record* record : log) {
     Frame frame = ParseFrame(record);
     Add(record, frame, FlowOf(frame));
-    stats_.logged_frames++;
     if ((record->flags & LOG_WRITE) && record->iseq < first_write_) first_write_ = record->iseq;
   }
   stats_.flows = flows_.size();
   writes_may_go_ = first_write_ == UINT64_MAX;
+}
+
+// What the guest has already read does no harm to an open connection, which
+// knows its sequence numbers. But a connection that has come and gone would be
+// opened again by its SYN, and its requests carried out twice. A segment that
+// acknowledges something shows that the SYN before it had been answered. What
+// is no TCP may be lost, and must not be doubled either.
+void Replayer::DropHarmful(std::vector<Record*>* log, uint64_t committed) {
+  std::unordered_set<shadow_key, KeyHash, KeyEqual> answered;
+  auto is_harmful = [&](Record* record) {
+    if (record->iseq > committed) return false;
+    Frame frame = ParseFrame(record);
+    if (!frame.tcp) return true;
+    if (frame.opens()) return answered.count(frame.key) != 0;
+    if (frame.flags & kTcpAck) answered.insert(frame.key);
+    return false;
+  };
+  // From the newest to the oldest.
+  auto kept = log->end();
+  for (auto at = log->end(); at != log->begin();) {
+    if (!is_harmful(*--at)) *--kept = *at;
+  }
+  stats_.known_frames += static_cast<uint64_t>(kept - log->begin());
+  log->erase(log->begin(), kept);
 }
 
 bool Replayer::Append(Record* record) {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "log_frame.h"
@@ -27,7 +28,7 @@ struct ReplayStats {
   uint64_t live_frames = 0;  // that clients sent meanwhile
   uint64_t flows = 0;
   uint64_t repeated_frames = 0;
-  uint64_t known_frames = 0;      // the guest had them already
+  uint64_t known_frames = 0;      // not given in, or not any more: the guest had them already
   uint64_t abandoned_frames = 0;  // of flows that were given up
   uint64_t flushed_frames = 0;    // that went in unpaced when the time was over
   uint64_t duration_ns = 0;
@@ -53,8 +54,10 @@ class Replayer {
  public:
   Replayer(ReplayTarget* target, ReplayLimits limits) : target_(target), limits_(limits) {}
 
-  // `log`: the records to replay, in any order; they stay where they are until done.
-  void Begin(std::vector<Record*> log, uint64_t now_ns);
+  // `log`: the records to replay, in any order; they stay where they are until
+  // done. Those up to number `committed` the guest has probably read before its
+  // checkpoint.
+  void Begin(std::vector<Record*> log, uint64_t committed, uint64_t now_ns);
   // A frame from a live client: after all that its flow has in the log.  True if
   // the record must stay where it is until done.
   bool Append(Record* record);
@@ -100,6 +103,7 @@ class Replayer {
     bool operator()(const shadow_key& a, const shadow_key& b) const;
   };
 
+  void DropHarmful(std::vector<Record*>* log, uint64_t committed);
   Flow* FlowOf(const Frame& frame);
   void Add(Record* record, const Frame& frame, Flow* flow);
   void Progress(Flow* flow, uint64_t now_ns);

@@ -200,6 +200,7 @@ void InputLog::Execute(const Command& command) {
       tracker_.Reset(command.iseq);
       stats_.epoch = command.epoch;
       since_ns_ = command.since_ns;
+      committed_ = command.iseq - 1;
       phase_ = Phase::kLogging;
       SendAck();
       break;
@@ -211,6 +212,7 @@ void InputLog::Execute(const Command& command) {
         stats_.forgotten_packets++;
       }
       tracker_.SkipTo(command.iseq + 1, now_ns_);
+      committed_ = std::max(committed_, command.iseq);
       break;
     case Command::Kind::kReplay:
       BeginReplay(command);
@@ -354,7 +356,7 @@ void InputLog::BeginReplay(const Command& command) {
     }
   }
   replayer_ = std::make_unique<Replayer>(static_cast<ReplayTarget*>(this), command.limits);
-  replayer_->Begin(std::move(log), now_ns_);
+  replayer_->Begin(std::move(log), committed_, now_ns_);
   phase_ = Phase::kReplaying;
 }
 

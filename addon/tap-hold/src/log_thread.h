@@ -134,6 +134,7 @@ class InputLog : private ReplayTarget {
   LogStats stats_;
   uint64_t now_ns_ = 0;
   uint64_t since_ns_ = 0;    // what arrived before is of no interest
+  uint64_t committed_ = 0;   // input up to here is covered by a commit
   uint64_t told_iseq_ = 0;   // what the primary was told last
   uint64_t repeat_ns_ = 0;   // when to tell it again, 0: not
   bool polling_packets_ = true;
