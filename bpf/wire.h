@@ -141,7 +141,7 @@ enum shadow_flow_state {
 /* What is known of it since the takeover.  Sequence numbers in host order. */
 struct shadow_flow {
 	struct bpf_spin_lock lock;
-	__u32 state;	   /* enum shadow_flow_state */
+	enum shadow_flow_state state;
 	__u32 seq_delta;   /* client's view of the guest's sequence numbers less the guest's own */
 	__u32 ts_delta;	   /* likewise for the guest's timestamps */
 	__u32 guest_isn;
