@@ -35,6 +35,8 @@ export interface AgentStatus {
   generation: number;
   /** Why the VM is not protected; empty while it is. */
   reason: string;
+  /** So long a silent primary may still speak: the least that an unplanned takeover takes. */
+  leaseMs: number;
   peer: { host: string; rttUs: number | null; silentMs: number } | null;
   refusedConnections: number;
   vm: { name: string; pid: number | null; accel: 'kvm' | 'tcg'; accelReason: string; qemu: string };
@@ -176,6 +178,7 @@ export class Agent {
     const pulse = this.#session.pulse;
     return {
       host: this.#config.host, pid: process.pid, role, phase, generation, reason,
+      leaseMs: this.#pairConfig.leaseMs,
       protected: isProtected(this.#state), active: isActive(this.#state),
       peer: peer && pulse ? { host: peer.host, rttUs: pulse.rttUs ?? null, silentMs: pulse.silentMs } : null,
       refusedConnections: this.#session.refusals,
@@ -257,9 +260,12 @@ export class Agent {
 
   #onVmEvent(event: VmEvent): void {
     switch (event.type) {
-      case 'stopped': return this.#dispatch({ type: 'vm-stopped', stampNs: event.stampNs, receivedNs: event.receivedNs });
+      case 'stopped':
+        if (this.#inputs && this.#state.checkpoint) this.#session.send(this.#inputs.stopped(event.stampNs));
+        return this.#dispatch({ type: 'vm-stopped', stampNs: event.stampNs, receivedNs: event.receivedNs });
       case 'resumed':
-        if (this.#state.role === 'secondary') this.#inputs?.loaded();
+        // Not when the takeover sets it running: that loads nothing.
+        if (this.#state.role === 'secondary' && this.#state.phase !== 'taking-over') this.#inputs?.loaded();
         return this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
       case 'colo-entered': return this.#dispatch({ type: 'colo-entered' });
       case 'migration-failed': return this.#dispatch({ type: 'failed', what: 'Copying the VM', reason: 'QEMU says no more; see qemu.log' });
@@ -277,7 +283,13 @@ export class Agent {
       case 'send': return this.#session.send(effect.message);
       case 'start-vm':
         this.#inputs?.turnOff();
-        return this.#inTurn('Starting the VM', () => this.#vm.start());
+        return this.#inTurn('Starting the VM', async () => {
+          try {
+            await this.#vm.start();
+          } catch (error) {
+            this.#dispatch({ type: 'vm-exited', clean: false, reason: `it could not be started: ${(error as Error).message}` });
+          }
+        });
       case 'start-incoming-vm':
         return this.#inTurn('Preparing the secondary VM', async () => {
           await this.#vm.startIncoming();
@@ -304,7 +316,6 @@ export class Agent {
         this.#gate.commit(effect.upToNs);
         const pauseMs = Number(effect.pauseNs) / nsPerMs;
         this.#pauses.add(pauseMs);
-        if (this.#inputs) this.#session.send(this.#inputs.committed(pauseMs));
         this.#log.debug({ pauseMs, commits: this.#state.commits }, 'commit');
         return this.#tell({ event: 'commit', commits: this.#state.commits, pauseMs, atNs: process.hrtime.bigint() });
       }

@@ -12,20 +12,27 @@ import { Shadow, type ShadowStats } from '../dataplane/shadow.js';
 import type { LogMessage } from '../protocol/messages.js';
 import type { AgentConfig } from './config.js';
 
-/** Inputs that are kept although the VM had read them: numbers and reads are not counted at one instant. */
-const keptInputs = 64;
+/**
+ * Inputs that are kept although they were read: QEMU may have taken them from
+ * the tap too late for the guest to see them before it stopped. More must not
+ * be: a whole connection that had ended would be replayed and happen twice.
+ */
+const keptInputs = 2;
+/** STOP is news for this long. Later the VM may run again, and read on. */
+const freshStopNs = 2_000_000n;
 /** What a VM's clock may be behind beyond what is known. Too much does no harm. */
-const clockMarginMs = 1000;
+const clockMarginMs = 200;
 const nsPerMs = 1e6;
 
 export class InputReplication {
   readonly #gate: Gate;
   readonly #shadow: Shadow;
   /** Primary: what the VM had read when the checkpoint under way was asked for. */
-  #readInputs = 0n;
-  /** Secondary: when the last checkpoint was loaded, and the longest pause that one has caused. */
-  #loadedNs = 0n;
-  #longestPauseMs = 0;
+  #readWhenAsked = 0n;
+  /** Secondary: the newest mark, which counts when its checkpoint is loaded, and when it came. */
+  #mark: { readInput: bigint; atNs: bigint } | undefined;
+  /** When the VM had stopped, at the primary, for the checkpoint that was last loaded. */
+  #stoppedNs = process.hrtime.bigint();
 
   /**
    * @param gate made with a mirror through `config.network.tunnel`
@@ -55,37 +62,44 @@ export class InputReplication {
     return { type: 'log-begin', epoch: epoch.toString('hex'), nextInput: Number(nextInput) };
   }
 
-  /** A checkpoint is asked for: what the VM has read by now, it has read at its STOP. */
   checkpointAsked(): void {
-    this.#readInputs = this.#gate.readInputs();
+    this.#readWhenAsked = this.#gate.readInputs();
   }
 
-  /** That checkpoint has committed. @returns what the secondary may forget */
-  committed(pauseMs: number): LogMessage {
-    return { type: 'log-forget', upToInput: Number(this.#readInputs), pauseMs: Math.ceil(pauseMs) };
+  /**
+   * The VM has stopped for a checkpoint, at `stopNs`, and reads nothing until it
+   * runs again. If that may be so already, what it had read earlier is on the safe
+   * side: some inputs more are replayed, none is missing.
+   * @returns what the secondary must know before it has loaded that checkpoint
+   */
+  stopped(stopNs: bigint): LogMessage {
+    const fresh = process.hrtime.bigint() - stopNs < freshStopNs;
+    return { type: 'log-mark', readInput: Number(fresh ? this.#gate.readInputs() : this.#readWhenAsked) };
   }
 
   // ---- secondary -----------------------------------------------------------
 
   onMessage(message: LogMessage): void {
     if (message.type === 'log-begin') {
-      this.#longestPauseMs = 0;
+      this.#mark = undefined;
       this.#shadow.reset(BigInt(`0x${message.epoch}`), BigInt(message.nextInput));
     } else {
-      this.#longestPauseMs = Math.max(this.#longestPauseMs, message.pauseMs);
-      this.#shadow.forget(BigInt(message.upToInput), keptInputs);
+      this.#mark = { readInput: BigInt(message.readInput), atNs: process.hrtime.bigint() };
     }
   }
 
-  /** The secondary VM has loaded a checkpoint. */
+  /** The VM has loaded a checkpoint: the one that was last marked. */
   loaded(): void {
-    this.#loadedNs = process.hrtime.bigint();
+    if (!this.#mark) return;
+    this.#stoppedNs = this.#mark.atNs;
+    this.#shadow.forget(this.#mark.readInput, keptInputs);
+    this.#mark = undefined;
   }
 
   /** The VM runs from its last commit: gives it what it missed. */
   takeOver(): Promise<ReplayStats> {
-    const sinceLoadMs = Number(process.hrtime.bigint() - this.#loadedNs) / nsPerMs;
-    return this.#shadow.takeOver({ clockBehindMs: Math.ceil(sinceLoadMs + this.#longestPauseMs + clockMarginMs) });
+    const behindMs = Number(process.hrtime.bigint() - this.#stoppedNs) / nsPerMs;
+    return this.#shadow.takeOver({ clockBehindMs: Math.ceil(behindMs + clockMarginMs) });
   }
 
   stats(): ShadowStats {

@@ -20,7 +20,7 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('request-failover') }),
   z.strictObject({ type: z.literal('request-checkpoint') }),
   z.strictObject({ type: z.literal('log-begin'), epoch: z.string().regex(/^[0-7][0-9a-f]{15}$/), nextInput: count }),
-  z.strictObject({ type: z.literal('log-forget'), upToInput: count, pauseMs: z.number().min(0).max(86_400_000) }),
+  z.strictObject({ type: z.literal('log-mark'), readInput: count }),
 ]);
 
 /** @throws if this is no message of the protocol */

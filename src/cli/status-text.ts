@@ -1,4 +1,5 @@
 import type { AgentStatus } from '../agent/agent.js';
+import type { ServiceStats } from '../dataplane/services.js';
 
 /** An agent's status for people: a few aligned lines. */
 export function statusText(status: AgentStatus): string {
@@ -13,8 +14,26 @@ export function statusText(status: AgentStatus): string {
     ['held', `${output.heldPackets} packets, ${bytes(output.heldBytes)}${output.oldestMs > 0 ? `, oldest ${output.oldestMs.toFixed(1)} ms` : ''}`],
     ['output', `${output.releasedPackets} released, ${output.passedPackets} passed, ${output.droppedPackets} dropped`],
   ];
+  for (const service of output.services) rows.push([`port ${service.port}`, serviceText(service)]);
+  if (output.services.length > 0 && status.role === 'primary' && status.protected) {
+    rows.push(['inputs', `${output.inputSeq} mirrored, ${output.inputSeq - output.loggedSeq} not yet in the other host's log`]);
+  }
+  if (status.inputLog && status.role === 'secondary') {
+    const { log } = status.inputLog;
+    rows.push(['input log', `${log.loggedPackets} packets, ${bytes(log.loggedBytes)}${log.gaps > 0 ? `, ${log.gaps} gaps so far` : ''}`]);
+  }
   if (status.refusedConnections > 0) rows.push(['refused', `${status.refusedConnections} connections to the peer port`]);
   return rows.map(([name, text]) => `${name.padEnd(11)} ${text}`).join('\n');
+}
+
+function serviceText(service: ServiceStats): string {
+  const { order, unlogged, doubt, standing, off } = service.heldPackets;
+  const early = service.prereleasedPackets + service.controlPackets;
+  const held = order + unlogged + doubt + standing + off;
+  const share = early + held === 0 ? '' : ` (${Math.round(100 * early / (early + held))} %)`;
+  const why = Object.entries({ 'a write in doubt': doubt, 'not logged yet': unlogged, 'behind held ones': order, 'not to be followed': standing, 'pre-release off': off })
+    .filter(([, count]) => count > 0).map(([name, count]) => `${count} ${name}`);
+  return `${service.protocol}${service.preRelease ? '' : ', pre-release off'}: ${early} early${share}, ${held} held${why.length > 0 ? `: ${why.join(', ')}` : ''}`;
 }
 
 export function bytes(count: number): string {

@@ -58,14 +58,18 @@ export interface LogBegin {
   nextInput: number;
 }
 
-/** Primary to secondary: a checkpoint has committed that stopped after these inputs were read. */
-export interface LogForget { type: 'log-forget'; upToInput: number; pauseMs: number }
+/**
+ * Primary to secondary: the VM has stopped for a checkpoint, and had read these
+ * inputs. Once that checkpoint is loaded, the log begins behind them: replayed,
+ * they would happen twice.
+ */
+export interface LogMark { type: 'log-mark'; readInput: number }
 
 /** About the input log; nothing in the pair's life depends on it. */
-export type LogMessage = LogBegin | LogForget;
+export type LogMessage = LogBegin | LogMark;
 
 export type PeerMessage = Message | LogMessage;
 
 export function isLogMessage(message: PeerMessage): message is LogMessage {
-  return message.type === 'log-begin' || message.type === 'log-forget';
+  return message.type === 'log-begin' || message.type === 'log-mark';
 }
