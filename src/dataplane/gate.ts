@@ -60,6 +60,9 @@ export interface GateStats {
   services: ServiceStats[];
 }
 
+/** Of a line of /proc/net/dev, behind the name: eight numbers received, bytes and packets transmitted. */
+const txPacketsField = 9;
+
 const modes = { pass: GateMode.GATE_PASS, protected: GateMode.GATE_PROTECTED, closed: GateMode.GATE_CLOSED } as const;
 
 export class Gate {
@@ -257,9 +260,12 @@ function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptio
   }
 }
 
-/** Packets that have been read from a tap. */
+/** Packets that have been read from a tap. /proc follows the network namespace, /sys its own mount. */
 function transmitted(tap: string): bigint {
-  return BigInt(readFileSync(`/sys/class/net/${tap}/statistics/tx_packets`, 'utf8').trim());
+  const line = readFileSync('/proc/self/net/dev', 'utf8').split('\n').find((text) => text.trimStart().startsWith(`${tap}:`));
+  const packets = line?.slice(line.indexOf(':') + 1).trim().split(/\s+/)[txPacketsField];
+  if (packets === undefined) throw new NetworkError(`The tap ${tap} is gone.`);
+  return BigInt(packets);
 }
 
 function silenceIpv6(ifname: string): void {

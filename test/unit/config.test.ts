@@ -72,7 +72,7 @@ test('mistakes are named with file, line, column and key', () => {
     ['  memoryMiB: 256', '  memoryMiB: lots', /^c\.yaml:7:14: vm\.memoryMiB: .*number/],
     ['  mac: 52:54:00:00:00:01', '  mac: 53:54:00:00:00:01', /^c\.yaml:9:8: vm\.mac: must be a unicast MAC/],
     ['  tap: tap0', '  tap: a-name-that-is-too-long', /^c\.yaml:12:8: network\.tap: must be an interface name/],
-    ['  tap: tap0', '  tap: br0', /network: needs three different interfaces/],
+    ['  tap: tap0', '  tap: br0', /network: needs interfaces with different names/],
     ['10.0.0.1:7000', '10.0.0.1', /^c\.yaml:15:11: peer\.listen: must be ADDRESS:PORT/],
     ['10.0.0.1:7000', '10.0.0.1:70000', /^c\.yaml:15:11: peer\.listen: has a port outside/],
     ['runDir: /run/colopp', 'runDir: run', /^c\.yaml:3:9: runDir: must be an absolute path/],
