@@ -42,23 +42,26 @@ test('every input reaches the log of the other host, in order and without gaps',
 });
 
 test('replies to reads go on while no checkpoint can commit; no reply to a write leaves', async () => {
-  const clients = await clientsOf({ writers: 2, readers: 3 });
+  const clients = await clientsOf({ writers: 2, readers: 6 });
   await sleep(1000);
   const secondary = vmPid(await lab.status('b'));
   process.kill(secondary, 'SIGSTOP');
   let sinceNs: bigint;
   let acknowledged: number;
   try {
-    await sleep(300); // a commit that was complete already may still release
+    await sleep(50); // a commit that was complete already may still release
     sinceNs = process.hrtime.bigint();
     ({ acknowledged } = await clients.progress());
     const before = (await lab.status('a')).output.services;
-    await sleep(800);
+    // Not longer: clients whose replies wait repeat their requests, and a repeated
+    // request may say something else, so it puts its service in doubt.
+    await sleep(150);
     const after = (await lab.status('a')).output.services;
+    await sleep(800);
     assert.is((await clients.progress()).acknowledged, acknowledged, 'writes wait');
     const [redis, http] = [0, 1].map((i) => after[i]!.prereleasedPackets - before[i]!.prereleasedPackets);
     assert.is(redis, 0, 'nothing of the service that is in doubt left early');
-    assert.ok(http! > 20, `${http} replies of the read-only service left early`);
+    assert.ok(http! > 3, `${http} replies of the read-only service left early`);
   } finally {
     process.kill(secondary, 'SIGCONT');
   }
