@@ -64,6 +64,7 @@ Frame ParseFrame(Record* record) {
     frame.key.vlan = static_cast<uint16_t>((ntohs(record->vlan_tci) & kVlanNumber) | kVlanPresent);
   }
   frame.seq = Get32(tcp + 4);
+  frame.ack = Get32(tcp + 8);
   frame.flags = tcp[13];
   frame.payload_bytes = static_cast<uint32_t>(end - tcp_at - header_bytes);
   frame.may_ask = frame.payload_bytes != 0;

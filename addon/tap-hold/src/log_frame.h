@@ -20,6 +20,7 @@ struct Frame {
   bool tcp = false;  // plain TCP: the rest is valid, and the BPF programs follow its flow
   uint8_t flags = 0;
   uint32_t seq = 0;
+  uint32_t ack = 0;
   uint32_t payload_bytes = 0;
   shadow_key key{};
 

@@ -11,6 +11,8 @@ namespace {
 constexpr size_t kWindowFrames = 32;
 // A flow that the BPF programs have not begun to follow by then, they never will.
 constexpr uint64_t kUntrackedNs = 5'000'000;
+// What clients are known to have must come: writes wait that much longer for it.
+constexpr uint64_t kCertainFactor = 5;
 
 // Sequence numbers wrap.
 bool Before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
@@ -105,6 +107,10 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
   item.write = record->flags & LOG_WRITE;
   items_.push_back(item);
   flow->items.push_back(&items_.back());
+  if (!item.live && (frame.flags & kTcpAck) && (!flow->has_ack || Before(flow->client_ack, frame.ack))) {
+    flow->has_ack = true;
+    flow->client_ack = frame.ack;
+  }
 }
 
 bool Replayer::Step(uint64_t now_ns) {
@@ -189,11 +195,14 @@ void Replayer::Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t no
   item->sent = true;
   flow->sent_ns = now_ns;
   flow->next++;
-  if (flow->fresh < flow->next) flow->fresh = flow->next;
+  // What only makes the guest speak does not count as sent.
+  bool only_probe = flow->tracked && !flow->spoken && !item->opens();
+  if (!only_probe && flow->fresh < flow->next) flow->fresh = flow->next;
   if (item->opens()) flow->spoken = false;
-  if (item->may_ask && !item->live && item->record->iseq < first_write_ && (flow->spoken || !flow->tracked)) {
-    if (!flow->asked) flow->replies = seen.replies;
-    flow->asked = true;
+  if (!only_probe && item->may_ask && !item->live && !item->asked && item->record->iseq < first_write_) {
+    if (flow->asks == 0) flow->replies = seen.replies;
+    item->asked = true;
+    flow->asks++;
     flow->asked_ns = now_ns;
   }
 }
@@ -211,25 +220,32 @@ void Replayer::Abandon(Flow* flow) {
     item->sent = true;
   }
   flow->done = flow->next = flow->fresh = flow->items.size();
-  flow->asked = false;
+  flow->asks = 0;
 }
 
 bool Replayer::RepliesAreOut(uint64_t now_ns) const {
-  auto is_out = [&](const Flow& flow) {
-    // Never sent, and before the first write?
-    if (flow.fresh < flow.items.size()) {
-      const Item& item = *flow.items[flow.fresh];
-      if (!item.live && item.record->iseq < first_write_) return false;
-    }
-    if (!flow.asked || now_ns - flow.asked_ns >= limits_.barrier_ns) return true;
-    shadow_flow seen{};
-    return flow.tracked && target_->Look(flow.key, &seen) && (seen.replies != flow.replies || seen.ended_ns);
-  };
-  if (!is_out(others_)) return false;
+  if (!RepliesAreOut(others_, now_ns)) return false;
   for (auto& [key, flow] : flows_) {
-    if (!is_out(*flow)) return false;
+    if (!RepliesAreOut(*flow, now_ns)) return false;
   }
   return true;
+}
+
+bool Replayer::RepliesAreOut(const Flow& flow, uint64_t now_ns) const {
+  // Never sent, and before the first write?
+  if (flow.fresh < flow.items.size()) {
+    const Item& item = *flow.items[flow.fresh];
+    if (!item.live && item.record->iseq < first_write_) return false;
+  }
+  if (flow.asks == 0) return true;
+  uint64_t waited_ns = now_ns - flow.asked_ns;
+  if (!flow.tracked) return waited_ns >= limits_.barrier_ns;
+  shadow_flow seen{};
+  if (!target_->Look(flow.key, &seen) || seen.ended_ns) return true;
+  bool certain = flow.done < flow.fresh ||
+                 (flow.has_ack && seen.state == SHADOW_KNOWN && Before(seen.snd_max + seen.seq_delta, flow.client_ack));
+  if (certain) return waited_ns >= kCertainFactor * limits_.barrier_ns;
+  return seen.replies - flow.replies >= flow.asks || waited_ns >= limits_.barrier_ns;
 }
 
 void Replayer::Flush() {

@@ -19,7 +19,7 @@ namespace taphold {
 struct ReplayLimits {
   uint64_t total_ns;    // then what is left goes in at once
   uint64_t retry_ns;    // without progress, a flow's segments go in again after this
-  uint64_t barrier_ns;  // how long a write waits for the replies to earlier requests
+  uint64_t barrier_ns;  // how long a write waits for replies that may never come
   uint32_t tries;       // then the flow is given up
 };
 
@@ -48,8 +48,10 @@ class ReplayTarget {
 // what follows goes in as far as the guest acknowledges it, and again if it does
 // not. Flows do not wait for each other, with one exception: the first writes
 // wait until the guest has replied to all requests before them, so that those
-// are answered from the state the primary answered them from. Nobody has seen a
-// reply from after the first write, so from there on order is free.
+// are answered from the state the primary answered them from. It has replied
+// when it has sent as much as the client has acknowledged to the primary, and as
+// many packets as there were requests. Nobody has seen a reply from after the
+// first write, so from there on order is free.
 class Replayer {
  public:
   Replayer(ReplayTarget* target, ReplayLimits limits) : target_(target), limits_(limits) {}
@@ -75,7 +77,8 @@ class Replayer {
     bool may_ask;
     bool live;
     bool write;
-    bool sent = false;  // at least once, or it need not be
+    bool sent = false;   // at least once, or it need not be
+    bool asked = false;  // counted among its flow's `asks`
     bool opens() const { return (flags & (kTcpSyn | kTcpAck)) == kTcpSyn; }
   };
 
@@ -84,11 +87,13 @@ class Replayer {
     std::vector<Item*> items;
     size_t done = 0;   // items before are over
     size_t next = 0;   // items from `done` up to here are on their way
-    size_t fresh = 0;  // items from here on were never sent
+    size_t fresh = 0;  // items from here on were never sent in earnest
     bool tracked = true;   // the BPF programs know it
     bool spoken = false;   // the guest has said something, so its numbers are known
-    bool asked = false;    // a request before the first write waits for its reply
-    uint32_t replies = 0;  // that the guest had sent when it was asked
+    bool has_ack = false;
+    uint32_t client_ack = 0;  // how much the client has of what the primary sent
+    uint32_t asks = 0;        // packets that may be requests, sent before the first write
+    uint32_t replies = 0;     // that the guest had sent when the first of them was
     uint32_t tries = 0;
     uint64_t asked_ns = 0;
     uint64_t sent_ns = 0;
@@ -112,6 +117,7 @@ class Replayer {
   void Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t now_ns);
   void Abandon(Flow* flow);
   bool RepliesAreOut(uint64_t now_ns) const;
+  bool RepliesAreOut(const Flow& flow, uint64_t now_ns) const;
   void Flush();
 
   ReplayTarget* const target_;

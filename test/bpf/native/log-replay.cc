@@ -1,0 +1,342 @@
+// The replay against simulated guests: slow ones, deaf ones, ones that lose
+// packets, on a clock of our own.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "log_replay.h"
+
+using namespace taphold;
+
+namespace {
+
+constexpr uint64_t kMs = 1'000'000;
+constexpr ReplayLimits kLimits{1000 * kMs, 20 * kMs, 50 * kMs, 25};
+constexpr uint32_t kIsn = 1000;
+
+// A frame of one TCP connection, told by its port.
+struct Input {
+  uint16_t port;
+  uint8_t flags;
+  uint32_t seq;
+  uint32_t payload_bytes;
+  bool write;
+  bool live = false;
+  uint32_t ack = 0;
+};
+
+class Log {
+ public:
+  Record* Add(uint64_t iseq, const Input& input) {
+    size_t bytes = 54 + input.payload_bytes;
+    memory_.push_back(std::make_unique<uint8_t[]>(sizeof(Record) + bytes));
+    auto record = reinterpret_cast<Record*>(memory_.back().get());
+    *record = Record{};
+    record->iseq = iseq;
+    record->frame_bytes = static_cast<uint32_t>(bytes);
+    record->flags = static_cast<uint16_t>((input.write ? LOG_WRITE : 0) | (input.live ? LOG_LIVE : 0));
+    uint8_t* frame = record->frame();
+    std::memset(frame, 0, bytes);
+    frame[12] = 8;
+    frame[14] = 0x45;
+    frame[16] = static_cast<uint8_t>((bytes - 14) >> 8);
+    frame[17] = static_cast<uint8_t>(bytes - 14);
+    frame[23] = input.port ? 6 : 17;  // port 0: UDP
+    frame[34] = static_cast<uint8_t>(input.port >> 8);
+    frame[35] = static_cast<uint8_t>(input.port);
+    for (int i = 0; i < 4; i++) frame[38 + i] = static_cast<uint8_t>(input.seq >> (24 - 8 * i));
+    for (int i = 0; i < 4; i++) frame[42 + i] = static_cast<uint8_t>(input.ack >> (24 - 8 * i));
+    frame[46] = 0x50;
+    frame[47] = input.flags;
+    return record;
+  }
+
+ private:
+  std::vector<std::unique_ptr<uint8_t[]>> memory_;
+};
+
+struct Guest : ReplayTarget {
+  struct Flow {
+    shadow_flow seen{};  // what the BPF programs know
+    uint32_t rcv_next = kIsn;  // of the guest itself
+    bool open = false;
+    uint64_t newest_iseq = 0;
+  };
+  struct Later {
+    uint64_t at_ns;
+    uint16_t port;
+    int what;  // 0: SYN-ACK, 1: acknowledgement, 2: reply
+    uint32_t ack;
+  };
+  struct Executed {
+    uint64_t iseq, at_ns;
+    bool write;
+  };
+
+  explicit Guest(unsigned seed) : random(seed) {}
+
+  void Inject(Record* record) override {
+    injected++;
+    Frame frame = ParseFrame(record);
+    bool live = record->flags & LOG_LIVE;
+    if (!frame.tcp) {
+      executed.push_back({record->iseq, now_ns, false});
+      return;
+    }
+    uint16_t port = static_cast<uint16_t>(record->frame()[34] << 8 | record->frame()[35]);
+    Flow& flow = flows[port];
+    if (deaf.count(port)) return;
+    if (!followed) return;
+    present[port] = true;
+    if (frame.opens()) {
+      if (flow.seen.state == SHADOW_SILENT) flow.seen.state = SHADOW_SYN;
+      flow.open = true;
+      flow.rcv_next = std::max(flow.rcv_next, frame.end());
+      if (!Lost()) Do(port, 0, frame.end());
+      return;
+    }
+    // Nothing may come between SYN and SYN-ACK, but when all time is over.
+    CHECK(flow.seen.state != SHADOW_SYN || now_ns >= kLimits.total_ns || abandoned_ok);
+    if (flow.seen.state == SHADOW_SYN_ACK) flow.seen.state = SHADOW_KNOWN;
+    if (Lost()) return;
+    if (flow.seen.state == SHADOW_SILENT) {
+      Do(port, 1, flow.rcv_next);  // a probe
+      return;
+    }
+    if (frame.end() == frame.seq) return;
+    if (frame.seq == flow.rcv_next) {
+      flow.rcv_next = frame.end();
+      if (frame.payload_bytes) {
+        if (!live) CHECK(record->iseq > flow.newest_iseq);
+        flow.newest_iseq = record->iseq;
+        executed.push_back({record->iseq, now_ns, (record->flags & LOG_WRITE) != 0});
+        if (answers) Do(port, 2, 0);
+      }
+    }
+    Do(port, 1, flow.rcv_next);
+  }
+
+  bool Look(const shadow_key& key, shadow_flow* flow) override {
+    uint16_t port = static_cast<uint16_t>(key.client_port << 8 | key.client_port >> 8);
+    if (!present[port]) return false;
+    *flow = flows[port].seen;
+    return true;
+  }
+
+  bool Lost() { return loss && random() % 100 < loss; }
+
+  void Do(uint16_t port, int what, uint32_t ack) { later.push_back({now_ns + delay_ns + random() % (delay_ns + 1), port, what, ack}); }
+
+  void Tick() {
+    for (size_t i = 0; i < later.size();) {
+      Later done = later[i];
+      if (done.at_ns > now_ns) {
+        i++;
+        continue;
+      }
+      later.erase(later.begin() + static_cast<long>(i));
+      shadow_flow& seen = flows[done.port].seen;
+      if (done.what == 2) {
+        seen.replies++;
+        seen.snd_max += 100;
+        replied_ns[done.port] = now_ns;
+        continue;
+      }
+      if (done.what == 0 && seen.state == SHADOW_SYN) seen.state = SHADOW_SYN_ACK;
+      if (done.what == 1 && seen.state == SHADOW_SILENT) seen.state = SHADOW_KNOWN;
+      if (!seen.acked || static_cast<int32_t>(done.ack - seen.rcv_ack) > 0) seen.rcv_ack = done.ack;
+      seen.acked = 1;
+    }
+  }
+
+  std::mt19937 random;
+  uint64_t now_ns = 0, delay_ns = 0;
+  unsigned loss = 0;
+  bool answers = true, followed = true, abandoned_ok = false;
+  uint64_t injected = 0;
+  std::map<uint16_t, Flow> flows;
+  std::map<uint16_t, bool> present, deaf;
+  std::map<uint16_t, uint64_t> replied_ns;
+  std::vector<Later> later;
+  std::vector<Executed> executed;
+};
+
+// Runs the replay to its end; returns when that was.
+uint64_t Run(Replayer& replayer, Guest& guest) {
+  for (;;) {
+    guest.Tick();
+    if (replayer.Step(guest.now_ns)) return guest.now_ns;
+    CHECK(guest.now_ns <= kLimits.total_ns);
+    guest.now_ns += kMs;
+  }
+}
+
+// Clients with connections new and old, that ask for this and that.
+void Conversations(unsigned seed) {
+  std::mt19937 random(seed);
+  Guest guest(seed);
+  Log log;
+  guest.delay_ns = seed % 4 * 2 * kMs;
+  guest.loss = seed % 3 == 0 ? 3 : 0;
+  std::vector<Record*> records;
+  std::map<uint16_t, uint32_t> seq;
+  std::map<uint64_t, bool> requests;  // by number: writes
+  uint64_t iseq = 100;
+  unsigned clients = 1 + random() % 40;
+  bool with_writes = seed % 5 != 0;
+  for (int i = 0; i < 400; i++) {
+    auto port = static_cast<uint16_t>(1 + random() % clients);
+    if (!seq.count(port)) {
+      seq[port] = kIsn;
+      if (port % 3) {
+        records.push_back(log.Add(iseq++, {port, kTcpSyn, kIsn, 0, false}));
+        records.push_back(log.Add(iseq++, {port, kTcpAck, ++seq[port], 0, false}));
+      }
+    }
+    uint32_t bytes = 1 + random() % 400;
+    bool write = with_writes && random() % 50 == 0;
+    requests[iseq] = write;
+    records.push_back(log.Add(iseq++, {port, kTcpAck, seq[port], bytes, write}));
+    seq[port] += bytes;
+  }
+  std::shuffle(records.begin(), records.end(), random);
+  Replayer replayer(&guest, kLimits);
+  replayer.Begin(records, 0, 0);
+  uint64_t end_ns = Run(replayer, guest);
+  CHECK(replayer.stats().abandoned_frames == 0 && replayer.stats().flushed_frames == 0);
+  CHECK(end_ns < kLimits.total_ns);
+
+  // Everything went in once, and the writes not before the reads ahead of the first.
+  CHECK(guest.executed.size() == requests.size());
+  uint64_t first_write = UINT64_MAX, write_ns = UINT64_MAX;
+  for (const auto& [number, write] : requests) if (write) first_write = std::min(first_write, number);
+  for (const auto& done : guest.executed) {
+    CHECK(requests.count(done.iseq) && requests[done.iseq] == done.write);
+    if (done.write) write_ns = std::min(write_ns, done.at_ns);
+  }
+  // A guest that keeps losing requests is not waited for for ever.
+  for (const auto& done : guest.executed) CHECK(done.iseq >= first_write || done.at_ns <= write_ns || guest.loss);
+  if (!guest.loss) CHECK(guest.injected <= records.size() + clients);
+}
+
+void WritesWaitForReplies() {
+  for (uint64_t delay_ms : {0, 5, 30, 200}) {
+    Guest guest(1);
+    Log log;
+    guest.delay_ns = delay_ms * kMs;
+    std::vector<Record*> records = {
+        log.Add(1, {3, kTcpAck, kIsn, 10, false}),
+        log.Add(2, {6, kTcpAck, kIsn, 10, true}),
+        log.Add(3, {9, kTcpAck, kIsn, 10, false}),
+    };
+    Replayer replayer(&guest, kLimits);
+    replayer.Begin(records, 0, 0);
+    Run(replayer, guest);
+    uint64_t read_ns = 0, write_ns = 0, late_read_ns = 0;
+    for (const auto& done : guest.executed) (done.iseq == 1 ? read_ns : done.iseq == 2 ? write_ns : late_read_ns) = done.at_ns;
+    CHECK(write_ns >= std::min(guest.replied_ns[3], read_ns + kLimits.barrier_ns));
+    CHECK(write_ns <= read_ns + 5 * kLimits.barrier_ns + 2 * delay_ms * kMs + 2 * kMs);
+    CHECK(late_read_ns <= read_ns + delay_ms * kMs + 2 * kMs);  // it does not wait
+  }
+}
+
+// What the client has acknowledged to the primary must come again before the
+// first write goes in, however long the guest takes.
+void WritesWaitForWhatClientsHave() {
+  for (uint64_t delay_ms : {10, 45, 90}) {
+    Guest guest(1);
+    Log log;
+    guest.delay_ns = delay_ms * kMs;
+    std::vector<Record*> records = {
+        log.Add(1, {3, kTcpAck, kIsn, 10, false}),
+        log.Add(2, {3, kTcpAck, kIsn + 10, 0, false, false, 100}),
+        log.Add(3, {6, kTcpAck, kIsn, 10, true}),
+    };
+    Replayer replayer(&guest, kLimits);
+    replayer.Begin(records, 0, 0);
+    Run(replayer, guest);
+    uint64_t write_ns = 0;
+    for (const auto& done : guest.executed) if (done.write) write_ns = done.at_ns;
+    CHECK(guest.replied_ns[3] && write_ns >= guest.replied_ns[3]);
+  }
+}
+
+void DeafGuests() {
+  // One connection of a guest that does not answer holds up nobody else.
+  Guest guest(2);
+  Log log;
+  guest.deaf[6] = true;
+  std::vector<Record*> records = {
+      log.Add(1, {6, kTcpAck, kIsn, 10, false}), log.Add(2, {6, kTcpAck, kIsn + 10, 10, false}),
+      log.Add(3, {9, kTcpAck, kIsn, 10, false}), log.Add(4, {5, kTcpSyn, kIsn, 0, false}),
+  };
+  guest.deaf[5] = true;
+  Replayer replayer(&guest, kLimits);
+  replayer.Begin(records, 0, 0);
+  guest.Tick();
+  replayer.Step(0);
+  Record* live = log.Add(0, {5, kTcpAck, kIsn + 1, 7, false, true});
+  CHECK(replayer.Append(live));
+  CHECK(!replayer.Append(log.Add(0, {77, kTcpSyn, 1, 0, false, true})));  // nobody waits for that one
+  uint64_t end_ns = Run(replayer, guest);
+  CHECK(guest.executed.size() == 1 && guest.executed[0].iseq == 3);
+  CHECK(end_ns < kLimits.total_ns);
+  CHECK(guest.injected < 100);
+
+  // Nothing is known of any flow, as their table is full: all goes in, in order.
+  Guest blind(3);
+  blind.followed = false;
+  Replayer unpaced(&blind, kLimits);
+  unpaced.Begin({log.Add(1, {1, kTcpSyn, kIsn, 0, false}), log.Add(2, {1, kTcpAck, kIsn + 1, 0, false}),
+                 log.Add(3, {1, kTcpAck, kIsn + 1, 10, true})}, 0, 0);
+  CHECK(Run(unpaced, blind) < 100 * kMs);
+  CHECK(blind.injected == 3 && unpaced.stats().abandoned_frames == 0);
+
+  // A guest that is slower than all patience: the rest goes in at the end.
+  Guest slow(4);
+  slow.delay_ns = 15 * kMs;
+  slow.abandoned_ok = true;
+  std::vector<Record*> many;
+  for (uint32_t i = 0; i < 3000; i++) many.push_back(log.Add(i + 1, {3, kTcpAck, kIsn + i, 1, false}));
+  Replayer late(&slow, kLimits);
+  late.Begin(many, 0, 0);
+  CHECK(Run(late, slow) == kLimits.total_ns);
+  CHECK(late.stats().flushed_frames > 0);
+  CHECK(slow.injected >= 3000);
+}
+
+void WhatACommitCovers() {
+  Guest guest(5);
+  Log log;
+  std::vector<Record*> records = {
+      // A connection that has come and gone, and a datagram.
+      log.Add(1, {1, kTcpSyn, kIsn, 0, false}), log.Add(2, {1, kTcpAck, kIsn + 1, 0, false}),
+      log.Add(3, {1, kTcpAck, kIsn + 1, 10, true}), log.Add(4, {0, 0, 0, 20, false}),
+      // A SYN that may not have been answered by then.
+      log.Add(5, {2, kTcpSyn, kIsn, 0, false}),
+      log.Add(6, {2, kTcpAck, kIsn + 1, 0, false}), log.Add(7, {2, kTcpAck, kIsn + 1, 10, false}), log.Add(8, {0, 0, 0, 20, false}),
+  };
+  guest.flows[1].rcv_next = kIsn + 11;  // the guest has had it all
+  Replayer replayer(&guest, kLimits);
+  replayer.Begin(records, 5, 0);
+  Run(replayer, guest);
+  CHECK(!guest.flows[1].open && guest.flows[2].open);
+  CHECK(guest.executed.size() == 2);
+  for (const auto& done : guest.executed) CHECK(done.iseq == 7 || done.iseq == 8);
+  CHECK(replayer.stats().known_frames >= 3 && replayer.stats().logged_frames == 8);
+}
+
+}  // namespace
+
+int main() {
+  for (unsigned seed = 0; seed < 300; seed++) Conversations(seed);
+  WritesWaitForReplies();
+  WritesWaitForWhatClientsHave();
+  DeafGuests();
+  WhatACommitCovers();
+  std::puts("ok");
+}
