@@ -1,7 +1,8 @@
 /** One HTTP keep-alive connection, looked at closely enough to see it survive. */
 
 import { createHash } from 'node:crypto';
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
+import { connectTo } from './connect.js';
 
 const mostHeaderBytes = 16 * 1024;
 const mostBodyBytes = 64 * 1024 * 1024;
@@ -22,18 +23,8 @@ export class HttpConnection {
   #waiting: { resolve: (page: Page) => void; reject: (error: Error) => void } | undefined;
   #failure: Error | undefined;
 
-  static connect(host: string, port: number, timeoutMs: number): Promise<HttpConnection> {
-    return new Promise((resolve, reject) => {
-      const socket = createConnection({ host, port, noDelay: true });
-      const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
-      socket.once('close', () => clearTimeout(timer));
-      socket.once('error', reject);
-      socket.once('connect', () => {
-        clearTimeout(timer);
-        socket.off('error', reject);
-        resolve(new HttpConnection(socket));
-      });
-    });
+  static async connect(host: string, port: number, timeoutMs: number): Promise<HttpConnection> {
+    return new HttpConnection(await connectTo(host, port, timeoutMs));
   }
 
   private constructor(socket: Socket) {

@@ -1,6 +1,7 @@
 /** Just enough of the Redis protocol for a client that remembers what it was told. */
 
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
+import { connectTo } from './connect.js';
 
 export type Reply = string | number | null | Reply[] | Error;
 
@@ -14,18 +15,8 @@ export class RespConnection {
   #input: Buffer = Buffer.alloc(0);
   #failure: Error | undefined;
 
-  static connect(host: string, port: number, timeoutMs: number): Promise<RespConnection> {
-    return new Promise((resolve, reject) => {
-      const socket = createConnection({ host, port, noDelay: true });
-      const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
-      socket.once('close', () => clearTimeout(timer));
-      socket.once('error', reject);
-      socket.once('connect', () => {
-        clearTimeout(timer);
-        socket.off('error', reject);
-        resolve(new RespConnection(socket));
-      });
-    });
+  static async connect(host: string, port: number, timeoutMs: number): Promise<RespConnection> {
+    return new RespConnection(await connectTo(host, port, timeoutMs));
   }
 
   private constructor(socket: Socket) {
