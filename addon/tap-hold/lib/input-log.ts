@@ -193,9 +193,12 @@ export class InputLog {
       ns(bounded('barrierMs', options.barrierMs ?? 50, 0, 1e6)),
       bounded('tries', options.tries ?? 25, 1, 1e6),
     );
+    // The thread's notices do not keep the process alive; the end of a replay is waited for.
+    const keepAlive = setInterval(() => {}, 60_000);
     try {
       return await new Promise<ReplayStats>((resolve, reject) => { this.#replay = { resolve, reject }; });
     } finally {
+      clearInterval(keepAlive);
       this.#replay = undefined;
     }
   }

@@ -12,7 +12,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { BpfObject, ifIndex } from 'libbpf-napi';
+import { BpfObject, ifIndex, type AttachTcxOptions, type Link } from 'libbpf-napi';
 import type { LogNotice } from 'tap-hold';
 import { Shadow, type ShadowOptions } from '../../../src/dataplane/shadow.js';
 import { createTunnel, removeTunnel, tunnelAddress, tunnelPort } from '../../../src/dataplane/tunnel.js';
@@ -56,7 +56,7 @@ export interface RigOptions {
 export class Rig {
   readonly shadow: Shadow;
   readonly notices: [notice: LogNotice, value: bigint][];
-  readonly #bss: DataView;
+  readonly #mirror: Mirror;
   readonly #close: Cleanup;
 
   static async open(options: RigOptions = {}): Promise<Rig> {
@@ -80,43 +80,41 @@ export class Rig {
         for (const vm of [primaryVm, secondaryVm]) execFileSync('ip', ['-n', vm, 'link', 'set', 'eth0', 'gso_max_segs', '1']);
       }
       const [primaryAddress, secondaryAddress] = await makeTunnel(underlayVersion, underlayMtu, segmented, close);
-      const object = attachMirror(tunnelAddress(secondaryAddress), close);
+      const mirror = new Mirror(ifIndex(primaryTunnel), tunnelAddress(secondaryAddress));
+      close.push(() => mirror.close());
+      mirror.attach('mirror', { ifname: primaryTap, direction: 'egress' });
+      mirror.attach('acknowledged', { ifname: primaryTunnel, direction: 'ingress' });
+      mirror.attach('link_in', { ifname: bridge, direction: 'ingress' });
+      mirror.attach('link_out', { ifname: bridge, direction: 'egress' });
       const shadow = Shadow.open({
         tap: secondaryTap, tunnel, logTap, peerAddress: primaryAddress,
         onNotice: (...notice) => { notices.push(notice); }, ...options.shadow,
       });
       close.push(() => shadow.close());
       // The guest's clock: nearer to the guest than everything else.
-      const links = [
-        object.program('behind_in').attachTcx({ ifname: secondaryTap, direction: 'egress' }),
-        object.program('behind_out').attachTcx({ ifname: secondaryTap, direction: 'ingress', before: 'all' }),
-      ];
-      close.push(() => links.forEach((link) => link.close()));
-      const memory = object.map('mirror.bss').mmap();
+      mirror.attach('behind_in', { ifname: secondaryTap, direction: 'egress' });
+      mirror.attach('behind_out', { ifname: secondaryTap, direction: 'ingress', before: 'all' });
       await Promise.all([startServer(primaryVm, close), startServer(secondaryVm, close)]);
-      return new Rig(shadow, notices, new DataView(memory.buffer, memory.byteOffset, memory.byteLength), close);
+      return new Rig(shadow, notices, mirror, close);
     } catch (error) {
       await undo();
       throw error;
     }
   }
 
-  private constructor(shadow: Shadow, notices: Rig['notices'], bss: DataView, close: Cleanup) {
+  private constructor(shadow: Shadow, notices: Rig['notices'], mirror: Mirror, close: Cleanup) {
     this.shadow = shadow;
     this.notices = notices;
-    this.#bss = bss;
+    this.#mirror = mirror;
     this.#close = close;
   }
 
   get(name: MirrorVariable): number {
-    const [at, bytes] = places[name];
-    return bytes === 4 ? this.#bss.getUint32(at, true) : Number(this.#bss.getBigUint64(at, true));
+    return this.#mirror.get(name);
   }
 
   set(name: MirrorVariable, value: number): void {
-    const [at, bytes] = places[name];
-    if (bytes === 4) this.#bss.setUint32(at, value, true);
-    else this.#bss.setBigUint64(at, BigInt(value), true);
+    this.#mirror.set(name, value);
   }
 
   /** Protection begins. */
@@ -198,25 +196,45 @@ async function makeTunnel(version: 4 | 6, mtu: number, segmented: boolean, close
 
 let mirrorObject: string | undefined;
 
-function attachMirror(peer: { ipv6: boolean; words: number[] }, close: Cleanup): BpfObject {
-  const bpf = join(sources, '../../bpf');
-  mirrorObject ??= compile(readFileSync(join(sources, 'shadow/mirror.bpf.c'), 'utf8').replace('"tcp_rewrite.h"', `"${bpf}/tcp_rewrite.h"`), 'mirror');
-  const object = BpfObject.open(mirrorObject);
-  const rodata = object.map('mirror.rodata');
-  const initial = new DataView(rodata.initialValue!.slice().buffer);
-  initial.setUint32(0, ifIndex(primaryTunnel), true);
-  initial.setUint32(4, Number(peer.ipv6), true);
-  peer.words.forEach((word, i) => initial.setUint32(8 + 4 * i, word, true));
-  rodata.setInitialValue(new Uint8Array(initial.buffer));
-  object.load();
-  const links = ([
-    ['mirror', primaryTap, 'egress'], ['acknowledged', primaryTunnel, 'ingress'], ['link_in', bridge, 'ingress'], ['link_out', bridge, 'egress'],
-  ] as const).map(([name, ifname, direction]) => object.program(name).attachTcx({ ifname, direction }));
-  close.push(() => {
-    for (const link of links) link.close();
-    object.close();
-  });
-  return object;
+/** The programs of mirror.bpf.c, and the record that they share with the test. */
+export class Mirror {
+  readonly #object: BpfObject;
+  readonly #state: DataView;
+  readonly #links: Link[] = [];
+
+  /** @param tunnelIfindex the primary's end; @param peer where it leads to, as tunnelAddress gives it */
+  constructor(tunnelIfindex: number, peer: { ipv6: boolean; words: number[] }) {
+    const bpf = join(sources, '../../bpf');
+    mirrorObject ??= compile(readFileSync(join(sources, 'shadow/mirror.bpf.c'), 'utf8').replace('"tcp_rewrite.h"', `"${bpf}/tcp_rewrite.h"`), 'mirror');
+    this.#object = BpfObject.open(mirrorObject);
+    const rodata = this.#object.map('mirror.rodata');
+    const setup = new DataView(rodata.initialValue!.slice().buffer);
+    [tunnelIfindex, Number(peer.ipv6), ...peer.words].forEach((word, i) => setup.setUint32(4 * i, word, true));
+    rodata.setInitialValue(new Uint8Array(setup.buffer));
+    this.#object.load();
+    const memory = this.#object.map('mirror.bss').mmap();
+    this.#state = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
+  }
+
+  attach(program: string, options: AttachTcxOptions): void {
+    this.#links.push(this.#object.program(program).attachTcx(options));
+  }
+
+  get(name: MirrorVariable): number {
+    const [at, bytes] = places[name];
+    return bytes === 4 ? this.#state.getUint32(at, true) : Number(this.#state.getBigUint64(at, true));
+  }
+
+  set(name: MirrorVariable, value: number): void {
+    const [at, bytes] = places[name];
+    if (bytes === 4) this.#state.setUint32(at, value, true);
+    else this.#state.setBigUint64(at, BigInt(value), true);
+  }
+
+  close(): void {
+    for (const link of this.#links) link.close();
+    this.#object.close();
+  }
 }
 
 async function startServer(vm: string, close: Cleanup): Promise<void> {
