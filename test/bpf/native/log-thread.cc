@@ -65,6 +65,7 @@ void Round(unsigned seed) {
         packet.tag.arrived = 1;
         packet.tag.flags = random() % 4 ? 0 : random() % 4;
         for (uint8_t& byte : packet.frame) byte = static_cast<uint8_t>(random());
+        packet.frame[12] = 0x08;  // never by chance the type of an acknowledgement
         if (write(ends[0], &packet, sizeof(packet)) == sizeof(packet)) sent++;
       }
     });
