@@ -40,7 +40,7 @@ export interface TakeOverOptions {
    * the VM says, until its clock has caught up.
    */
   clockBehindMs: number;
-  /** How long the replay may take; then what is left goes in at once. Default 1000. */
+  /** How long the replay may take; then what is left goes in at once. See ReplayOptions. */
   limitMs?: number;
 }
 

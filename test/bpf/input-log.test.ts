@@ -330,7 +330,7 @@ for (const [share, perMille] of [['1 %', 10], ['10 %', 100]] as const) {
       rig.set('lost_per_mille', perMille);
       const client = await Client.connect(guestAddress[4]);
       let commits = 0;
-      for (let i = 0; i < 400; i++) {
+      for (let i = 0; i < 400 || rig.get('lost') < 3; i++) {
         await client.count('inc');
         if (rig.notices.length > commits) {
           commits++;
@@ -339,7 +339,6 @@ for (const [share, perMille] of [['1 %', 10], ['10 %', 100]] as const) {
       }
       await sleep(10);
       const [lost, inputs] = [rig.get('lost'), rig.get('input_iseq')];
-      assert.ok(lost > 0, 'none was lost');
       // The last ones that were lost, nobody knows of.
       rig.set('lost_per_mille', 0);
       await client.count('inc');

@@ -6,7 +6,7 @@ import { pattern } from './frames.js';
 import { enterOwnNamespace } from './tap.js';
 
 enterOwnNamespace(import.meta.url);
-const { Rig, eventually, guestAddress } = await import('./shadow/rig.js');
+const { RepairServer, Rig, eventually, guestAddress, primaryVm, repairPort, secondaryVm } = await import('./shadow/rig.js');
 const { Client } = await import('./shadow/client.js');
 const { crc32 } = await import('./shadow/crc32.js');
 type Rig = import('./shadow/rig.js').Rig;
@@ -231,5 +231,47 @@ takeoverTest('commits: what they cover is not replayed, and what is kept of it i
   assert.is(await second.count('inc', 1000), 1);
   second.close();
 });
+
+for (const timestamps of [true, false]) {
+  for (const kept of [0, 64]) {
+    takeoverTest(`a connection that the checkpoint has, ${timestamps ? 'with' : 'without'} timestamps, ${kept} inputs kept`, { timestamps }, async (rig) => {
+      const [primary, secondary] = await Promise.all([RepairServer.start(primaryVm), RepairServer.start(secondaryVm)]);
+      try {
+        const client = await Client.connect(guestAddress[4], repairPort);
+        client.send('ab');
+        assert.is((await client.bytes(200)).toString(), 'a'.repeat(100) + 'b'.repeat(100));
+        await sleep(60);
+        await primary.copyTo(secondary);
+        await rig.settled();
+        rig.shadow.forget(BigInt(rig.get('input_iseq')), kept);
+        // What the primary answers from now on, this client has, and the replica has not sent.
+        for (const letter of 'cdefghij') {
+          client.send(letter);
+          assert.is((await client.bytes(100)).toString(), letter.repeat(100));
+        }
+        await rig.settled();
+        rig.set('clock_behind_ms', timestamps ? 20_000 : 0);
+        // Slower than the replay, so that it certainly has not sent what the client has.
+        secondary.pause();
+        const { durationNs, knownFrames } = await failOver(rig, 21_000);
+        secondary.resume();
+        const { probes, clampedPackets, learnedFlows } = rig.shadow.stats();
+        assert.is(probes, 1);
+        assert.ok(clampedPackets > 0);
+        assert.is(learnedFlows, 0);
+        assert.ok(kept === 0 || knownFrames > 0, `${knownFrames} frames were known`);
+        const startMs = performance.now();
+        for (const letter of 'klmnop') {
+          client.send(letter);
+          assert.is((await client.bytes(100, 1000)).toString(), letter.repeat(100));
+        }
+        assert.ok(durationNs < 400e6 && performance.now() - startMs < 400, `${durationNs / 1e6} ms, then ${performance.now() - startMs} ms`);
+        client.close();
+      } finally {
+        await Promise.all([primary.close(), secondary.close()]);
+      }
+    });
+  }
+}
 
 test.run();

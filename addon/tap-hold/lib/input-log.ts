@@ -86,12 +86,12 @@ export interface ReplayStats {
 export interface ReplayOptions {
   /** Descriptor of the map of flows that the shadow programs keep. */
   flowsFd: number;
-  /** Then what is left goes in at once. */
+  /** Then what is left goes in at once. Default 3000: a guest may have to find its clients first, and asks once a second. */
   limitMs?: number;
-  /** Without progress, a flow's segments go in again after this, so often. */
+  /** Without progress, a flow's segments go in again after this (default 20), so often (default 100). */
   retryMs?: number;
   tries?: number;
-  /** How long the first write waits for the replies to earlier requests. */
+  /** How long the first write waits for a reply to an earlier request that may never come. Default 50; ten times that for all together. */
   barrierMs?: number;
 }
 
@@ -188,10 +188,10 @@ export class InputLog {
     if (this.#replay !== undefined) throw new TapHoldError(`The log tap ${this.ifname} cannot replay: it is doing so.`, 'replay', constants.errno.EBUSY);
     log.replay(
       bounded('flowsFd', options.flowsFd, 0, 2 ** 31 - 1),
-      ns(bounded('limitMs', options.limitMs ?? 1000, 0, 1e6)),
+      ns(bounded('limitMs', options.limitMs ?? 3000, 0, 1e6)),
       ns(bounded('retryMs', options.retryMs ?? 20, 1, 1e6)),
       ns(bounded('barrierMs', options.barrierMs ?? 50, 0, 1e6)),
-      bounded('tries', options.tries ?? 25, 1, 1e6),
+      bounded('tries', options.tries ?? 100, 1, 1e6),
     );
     // The thread's notices do not keep the process alive; the end of a replay is waited for.
     const keepAlive = setInterval(() => {}, 60_000);

@@ -13,6 +13,8 @@ constexpr size_t kWindowFrames = 32;
 constexpr uint64_t kUntrackedNs = 5'000'000;
 // What clients are known to have must come: writes wait that much longer for it.
 constexpr uint64_t kCertainFactor = 5;
+// But not for ever: the guest may have lost the way to some client.
+constexpr uint64_t kAllFactor = 10;
 
 // Sequence numbers wrap.
 bool Before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
@@ -130,7 +132,8 @@ bool Replayer::Step(uint64_t now_ns) {
       Progress(flow.get(), now_ns);
       done = done && flow->idle();
     }
-    if (!writes_may_go_ && RepliesAreOut(now_ns)) writes_may_go_ = again = true;
+    bool patient = stats_.duration_ns < kAllFactor * limits_.barrier_ns;
+    if (!writes_may_go_ && (!patient || RepliesAreOut(now_ns))) writes_may_go_ = again = true;
   }
   return done && others_.idle();
 }

@@ -10,8 +10,8 @@ export class Client {
   #bytes = 0;
   #failed: Error | undefined;
 
-  static async connect(host: string): Promise<Client> {
-    const socket = connect({ host, port: servicePort, noDelay: true });
+  static async connect(host: string, port = servicePort): Promise<Client> {
+    const socket = connect({ host, port, noDelay: true });
     const client = new Client(socket);
     await once(socket, 'connect');
     return client;

@@ -6,22 +6,24 @@
  * first one's input is mirrored through a real tunnel, whose primary end was made
  * in a third namespace, so that there is a network between the two ends.
  */
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { BpfObject, ifIndex, type AttachTcxOptions, type Link } from 'libbpf-napi';
 import type { LogNotice } from 'tap-hold';
 import { Shadow, type ShadowOptions } from '../../../src/dataplane/shadow.js';
 import { createTunnel, removeTunnel, tunnelAddress, tunnelPort } from '../../../src/dataplane/tunnel.js';
-import { atExit, compile } from '../libbpf-support.js';
+import { atExit, compile, scratch } from '../libbpf-support.js';
 import { ip, sources } from '../tap.js';
 
-export const primaryVm = 'colopp-s-pvm';
-export const secondaryVm = 'colopp-s-svm';
-const primaryHost = 'colopp-s-p';
+// Namespaces have names for the whole machine; devices only for the test's own.
+export const primaryVm = `colopp-s-pvm-${process.pid}`;
+export const secondaryVm = `colopp-s-svm-${process.pid}`;
+const primaryHost = `colopp-s-p-${process.pid}`;
 const [bridge, primaryTap, secondaryTap] = ['colopp-s-br', 'colopp-s-pv', 'colopp-s-sv'];
 const [tunnel, primaryTunnel, logTap] = ['clp-s-vx', 'clp-s-vxp', 'clp-s-log'];
 const underlay = { 4: ['10.9.0.1', '10.9.0.2', 24], 6: ['fd09::1', 'fd09::2', 64] } as const;
@@ -29,6 +31,7 @@ const underlay = { 4: ['10.9.0.1', '10.9.0.2', 24], 6: ['fd09::1', 'fd09::2', 64
 export const guestAddress = { 4: '192.0.2.1', 6: '2001:db8::1' } as const;
 export const clientAddress = { 4: '192.0.2.2', 6: '2001:db8::2' } as const;
 export const servicePort = 7000;
+export const repairPort = 7001;
 
 /** What the stand-in for the primary does and has seen: see mirror.bpf.c. */
 export type MirrorVariable =
@@ -63,9 +66,6 @@ export class Rig {
     const { underlayVersion = 4, underlayMtu = 1600, segmented = false, timestamps = true, sack = true } = options;
     const close: Cleanup = [];
     const notices: Rig['notices'] = [];
-    const undo = async (): Promise<void> => {
-      for (const action of close.splice(0).reverse()) await action();
-    };
     try {
       makeNetwork(close);
       makeVm(primaryVm, primaryTap, close);
@@ -97,7 +97,7 @@ export class Rig {
       await Promise.all([startServer(primaryVm, close), startServer(secondaryVm, close)]);
       return new Rig(shadow, notices, mirror, close);
     } catch (error) {
-      await undo();
+      await cleanUp(close);
       throw error;
     }
   }
@@ -133,8 +133,21 @@ export class Rig {
   }
 
   async close(): Promise<void> {
-    for (const action of this.#close.splice(0).reverse()) await action();
+    await cleanUp(this.#close);
   }
+}
+
+/** Undoes everything, even if some of it fails; then says what failed first. */
+async function cleanUp(close: Cleanup): Promise<void> {
+  const failures: unknown[] = [];
+  for (const action of close.splice(0).reverse()) {
+    try {
+      await action();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
 }
 
 function makeNetwork(close: Cleanup): void {
@@ -247,6 +260,52 @@ async function startServer(vm: string, close: Cleanup): Promise<void> {
   });
   atExit(() => child.kill('SIGKILL'));
   await Promise.race([once(child.stdout!, 'data'), once(child, 'exit').then(() => { throw new Error(`the server in ${vm} did not start`); })]);
+}
+
+/** A service in a VM whose one connection can be taken to the other: see repair-server.c. */
+export class RepairServer {
+  readonly #child: ChildProcessByStdio<Writable, Readable, null>;
+
+  static async start(vm: string): Promise<RepairServer> {
+    const program = join(scratch, 'repair-server');
+    if (!existsSync(program)) execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-o', program, join(sources, 'shadow/repair-server.c')], { stdio: 'inherit' });
+    const child = spawn('ip', ['netns', 'exec', vm, program], { stdio: ['pipe', 'pipe', 'inherit'] });
+    atExit(() => child.kill('SIGKILL'));
+    await once(child.stdout, 'data');
+    return new RepairServer(child);
+  }
+
+  private constructor(child: ChildProcessByStdio<Writable, Readable, null>) {
+    this.#child = child;
+  }
+
+  /** Takes the connection as it is now to another replica. */
+  async copyTo(other: RepairServer): Promise<void> {
+    const state = await this.#order('save');
+    if (await other.#order(`load ${state}`) !== 'loaded') throw new Error('the connection could not be taken over');
+  }
+
+  /** Its kernel still receives; the service itself does nothing until it is resumed. */
+  pause(): void {
+    this.#child.kill('SIGSTOP');
+  }
+
+  resume(): void {
+    this.#child.kill('SIGCONT');
+  }
+
+  async #order(text: string): Promise<string> {
+    this.#child.stdin.write(`${text}\n`);
+    const [said] = await Promise.race([once(this.#child.stdout, 'data'), once(this.#child, 'exit').then(() => ['(it ended)'])]) as [Buffer | string];
+    return said.toString().trim();
+  }
+
+  async close(): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const gone = once(this.#child, 'exit');
+    this.#child.stdin.end();
+    await gone;
+  }
 }
 
 /** Waits until `holds`, or says what was instead. */
