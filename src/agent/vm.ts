@@ -17,6 +17,7 @@ export type VmEvent =
 const neverMs = 0xffff_ffff;
 const unlimitedBytesPerSecond = 1e15;
 const commandTimeoutMs = 10_000;
+const resumeMs = 1000;
 /** From the first socket that a dying QEMU closes until its process is gone, at most. */
 const endingMs = 200;
 
@@ -60,8 +61,10 @@ export class Vm {
   async start(): Promise<void> {
     if (!this.#qemu) return this.#launch(false);
     const { status } = await this.#qmp.execute('query-migrate');
-    if (status === 'colo' || status === 'active') await this.dropSecondary();
-    if (!(await this.#qmp.execute('query-status')).running) await this.#qmp.execute('cont');
+    const dropped = status === 'colo' || status === 'active';
+    if (dropped) await this.dropSecondary();
+    // QEMU sets a VM that it stopped for a checkpoint running again, in its own time.
+    if (!await this.#runs(dropped ? resumeMs : 0)) await this.#qmp.execute('cont');
   }
 
   /** Starts an empty VM that waits for its state at {@link incomingSocket}. */
@@ -96,11 +99,7 @@ export class Vm {
     await this.#cutPeer();
     await this.#loseHeartbeat();
     // A paused secondary is set running by the failover itself, in QEMU's own time.
-    const deadlineMs = performance.now() + commandTimeoutMs;
-    while (!(await this.#qmp.execute('query-status')).running) {
-      if (performance.now() > deadlineMs) throw new Error(`QEMU did not run the VM within ${commandTimeoutMs} ms of the failover`);
-      await new Promise((resolve) => setTimeout(resolve, 2));
-    }
+    if (!await this.#runs(commandTimeoutMs)) throw new Error(`QEMU did not run the VM within ${commandTimeoutMs} ms of the failover`);
   }
 
   async pause(): Promise<void> {
@@ -131,6 +130,16 @@ export class Vm {
     const qemu = this.#qemu;
     this.#qemu = undefined;
     await qemu?.kill();
+  }
+
+  /** Whether the VM runs, now or before `withinMs` have passed. */
+  async #runs(withinMs: number): Promise<boolean> {
+    const deadlineMs = performance.now() + withinMs;
+    while (!(await this.#qmp.execute('query-status')).running) {
+      if (performance.now() >= deadlineMs) return false;
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    return true;
   }
 
   get #qmp(): QemuProcess['qmp'] {
