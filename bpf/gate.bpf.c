@@ -170,7 +170,7 @@ static __always_inline void input(struct __sk_buff *skb, bool protected_now)
 	default:
 		break;
 	}
-	if (protected_now && mirror_ifindex && !mirror_send(skb, iseq, write))
+	if (protected_now && mirror_ifindex && !mirror_send(skb, iseq, p.payload_bytes, write))
 		count(GATE_IN_UNMIRRORED, skb->len);
 }
 

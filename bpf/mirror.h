@@ -57,15 +57,18 @@ static __always_inline __u64 mirror_number(void)
 }
 
 /* True if a clone is on its way. */
-static __always_inline bool mirror_send(struct __sk_buff *skb, __u64 iseq, bool write)
+static __always_inline bool mirror_send(struct __sk_buff *skb, __u64 iseq, __u32 payload_bytes, bool write)
 {
 	struct bpf_tunnel_key key = {};
 	struct mirror_gbp gbp;
-	__u32 segments = skb->gso_segs ? skb->gso_segs : 1;
+	__u32 segments = skb->gso_segs, size = skb->gso_size;
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
 	if (!mirror_ifindex)
 		return false;
+	/* A packet from a tap is not counted before it is split. */
+	if (!segments)
+		segments = size && payload_bytes > size ? (payload_bytes + size - 1) / size : 1;
 	key.tunnel_id = iseq & ((1u << MIRROR_ISEQ_BITS) - 1);
 	key.tunnel_ttl = 64;
 	if (mirror_ipv6) {
