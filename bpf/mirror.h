@@ -15,10 +15,6 @@
 #include "flow.h"
 #include "wire.h"
 
-#define MIRROR_ISEQ_BITS 24
-#define MIRROR_WRITE 0x8000u
-#define MIRROR_SEGMENTS 0x7fffu
-
 /* Set once, before load. */
 const volatile __u32 mirror_ifindex; /* the vxlan device; 0: no mirror */
 const volatile bool mirror_ipv6;

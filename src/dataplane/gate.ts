@@ -6,10 +6,12 @@
  */
 
 import { randomInt } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { BpfProgram, ifIndex } from 'libbpf-napi';
+import { readFileSync } from 'node:fs';
+import { ifIndex } from 'libbpf-napi';
 import { TapHold, type HoldNotice } from 'tap-hold';
+import { attachInPlace } from './attach-in-place.js';
 import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
+import { silenceIpv6 } from './silence-ipv6.js';
 import { tunnelAddress } from './tunnel.js';
 import { Services, type DeclaredService, type ServiceStats } from './services.js';
 import { GateCounter, GateMode, openGate, type GateObjects } from './skel/gate.skel.js';
@@ -248,10 +250,7 @@ function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptio
     for (const [program, ifname, direction] of [
       [gate_out, tap, 'ingress'], [gate_in, tap, 'egress'], ...(mirror ? [[gate_ack, mirror.tunnel, 'ingress'] as const] : []),
     ] as const) {
-      const hook = { ifname, direction };
-      const earlier = BpfProgram.queryTcx(hook).filter(({ name }) => name === program.name);
-      program.attachTcxDetached(hook);
-      for (const { progId } of earlier) BpfProgram.detachTcx({ ...hook, program: progId });
+      attachInPlace(program, ifname, direction);
     }
     return objects;
   } catch (error) {
@@ -266,12 +265,4 @@ function transmitted(tap: string): bigint {
   const packets = line?.slice(line.indexOf(':') + 1).trim().split(/\s+/)[txPacketsField];
   if (packets === undefined) throw new NetworkError(`The tap ${tap} is gone.`);
   return BigInt(packets);
-}
-
-function silenceIpv6(ifname: string): void {
-  try {
-    writeFileSync(`/proc/sys/net/ipv6/conf/${ifname}/disable_ipv6`, '1');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // a kernel without IPv6 is silent
-  }
 }

@@ -8,8 +8,9 @@
  */
 
 import { randomInt } from 'node:crypto';
-import { BpfProgram, ifIndex } from 'libbpf-napi';
+import { ifIndex } from 'libbpf-napi';
 import { InputLog, type LogNotice, type LogStats, type ReplayStats } from 'tap-hold';
+import { attachInPlace } from './attach-in-place.js';
 import { silenceIpv6 } from './silence-ipv6.js';
 import { openShadow, ShadowCounter, ShadowMode, type ShadowObjects } from './skel/shadow.skel.js';
 import { tunnelAddress } from './tunnel.js';
@@ -234,10 +235,7 @@ function attach({ tap, tunnel, peerAddress }: ShadowOptions, log: InputLog): Sha
     for (const [program, ifname, direction] of [
       [shadow_write, log.ifname, 'ingress'], [shadow_log, tunnel, 'ingress'], [shadow_in, tap, 'egress'], [shadow_out, tap, 'ingress'],
     ] as const) {
-      const hook = { ifname, direction };
-      const earlier = BpfProgram.queryTcx(hook).filter(({ name }) => name === program.name);
-      program.attachTcxDetached(hook);
-      for (const { progId } of earlier) BpfProgram.detachTcx({ ...hook, program: progId });
+      attachInPlace(program, ifname, direction);
     }
     return objects;
   } catch (error) {
