@@ -8,7 +8,7 @@
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ifIndex } from 'libbpf-napi';
-import { TapHold, type HoldNotice } from 'tap-hold';
+import { releaseCauses, TapHold, type HoldNotice, type HoldTimes, type ReleaseCause } from 'tap-hold';
 import { attachInPlace } from './attach-in-place.js';
 import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
 import { silenceIpv6 } from './silence-ipv6.js';
@@ -46,6 +46,8 @@ export interface GateStats {
   /** All that were ever held, and those of them that were released. */
   everHeldPackets: number;
   releasedPackets: number;
+  /** What released them. */
+  releasedBy: Record<ReleaseCause, number>;
   meanHoldMs: number;
   maxHoldMs: number;
   /** Output that passed unheld: unprotected, or neighbour discovery. */
@@ -189,7 +191,8 @@ export class Gate {
       oldestMs: hold.oldestNs === 0n ? 0 : Number(process.hrtime.bigint() - hold.oldestNs) / 1e6,
       everHeldPackets: count(GateCounter.GATE_OUT_HELD),
       releasedPackets: hold.releasedPackets,
-      meanHoldMs: hold.releasedPackets === 0 ? 0 : hold.holdNsTotal / hold.releasedPackets / 1e6,
+      releasedBy: mapCauses(hold.holdTimes, ({ packets }) => sumOf(packets)),
+      meanHoldMs: hold.releasedPackets === 0 ? 0 : sumOf(Object.values(hold.holdTimes).map(({ totalNs }) => totalNs)) / hold.releasedPackets / 1e6,
       maxHoldMs: hold.holdNsMax / 1e6,
       passedPackets: count(GateCounter.GATE_OUT_PASSED) + count(GateCounter.GATE_OUT_NEIGHBOUR),
       droppedPackets: leaseDropped + count(GateCounter.GATE_OUT_CLOSED) + count(GateCounter.GATE_OUT_UNTAGGABLE)
@@ -201,6 +204,11 @@ export class Gate {
       inputPackets: count(GateCounter.GATE_IN_PASSED),
       services: this.#services.stats(),
     };
+  }
+
+  /** How long released packets were held, by what released them. */
+  holdTimes(): Record<ReleaseCause, HoldTimes> {
+    return this.#hold.stats().holdTimes;
   }
 
   /** Removes both taps, and with them the programs. */
@@ -257,6 +265,14 @@ function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptio
     objects.close();
     throw error;
   }
+}
+
+function mapCauses<T>(values: Record<ReleaseCause, T>, of: (value: T) => number): Record<ReleaseCause, number> {
+  return Object.fromEntries(releaseCauses.map((cause) => [cause, of(values[cause])])) as Record<ReleaseCause, number>;
+}
+
+function sumOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }
 
 /** Packets that have been read from a tap. /proc follows the network namespace, /sys its own mount. */

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { TapHold, type HoldNotice, type HoldStats, type TapHoldOptions } from 'tap-hold';
+import { holdBoundsNs, TapHold, type HoldNotice, type HoldStats, type ReleaseCause, type TapHoldOptions } from 'tap-hold';
 import { GateCounter, GateMode, type GateObjects } from '../../src/dataplane/skel/gate.skel.js';
 import {
   ETHERNET_BYTES, EtherType, GsoType, IPV4_BYTES, IpProtocol, NEEDS_CSUM, TCP_BYTES, UDP_BYTES,
@@ -234,6 +234,28 @@ holdTest('the watermark also counts for what comes later', {}, async ({ hold }) 
   assert.equal(numbersOf(await came(1)), [9]);
   guest.send(numbered(10));
   assert.equal(numbersOf(await came(1)), [10]);
+});
+
+holdTest('how long packets were held is counted by what released them', {}, async ({ hold }) => {
+  const inBuckets = (cause: ReleaseCause): number[] => holdBoundsNs.flatMap((_, bucket) => Array<number>(hold.stats().holdTimes[cause].packets[bucket]!).fill(bucket));
+  guest.send(numbered(0), 3, numberAt);
+  const { oldestNs } = await heldAre(hold, 3);
+  await sleep(20);
+  const heldNs = Number(nowNs() - oldestNs);
+  hold.releaseUpTo(nowNs());
+  await heldAre(hold, 0);
+  const { commit, ...others } = (await statsAre(hold, ({ releasedPackets }) => releasedPackets === 3)).holdTimes;
+  assert.is(inBuckets('commit').length, 3);
+  assert.ok(inBuckets('commit').every((bucket) => holdBoundsNs[bucket]! >= 20_000_000), `${commit.packets}`);
+  assert.ok(commit.totalNs >= 60_000_000 && commit.totalNs >= heldNs, `${commit.totalNs}`);
+  for (const { packets, totalNs } of Object.values(others)) assert.is(packets.reduce((sum, count) => sum + count, totalNs), 0);
+
+  guest.send(numbered(3));
+  await heldAre(hold, 1);
+  hold.releaseAll();
+  await statsAre(hold, ({ releasedPackets }) => releasedPackets === 4);
+  assert.equal([inBuckets('commit').length, inBuckets('end').length], [3, 1]);
+  await came(4);
 });
 
 holdTest('a watermark that goes back holds again', {}, async ({ hold }) => {

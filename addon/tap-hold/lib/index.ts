@@ -25,6 +25,23 @@ export interface TapHoldOptions {
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
 }
 
+/**
+ * What released a packet: a commit; the inputs behind it being in the other host's log; the other
+ * host's guest having said the same; the end of the protection.
+ */
+export const releaseCauses = ['commit', 'logged', 'match', 'end'] as const;
+export type ReleaseCause = (typeof releaseCauses)[number];
+
+/** Upper bounds of the buckets of {@link HoldTimes}, nanoseconds. */
+export const holdBoundsNs = native['holdBoundsNs'] as readonly number[];
+
+/** How long the packets were held that something released. */
+export interface HoldTimes {
+  /** By bucket: held up to the first bound, from there up to the second, ..., longer than the last. */
+  packets: readonly number[];
+  totalNs: number;
+}
+
 /** What the hold thread has done. Times are nanoseconds; the counters never go back. */
 export interface HoldStats {
   heldPackets: number;
@@ -44,9 +61,9 @@ export interface HoldStats {
   fullEvents: number;
   /** Packets that the kernel dropped before they got here: the ring was full, and then the device's queue. */
   droppedPackets: number;
-  /** Summed over the released packets. */
-  holdNsTotal: number;
+  /** Of the released packets. */
   holdNsMax: number;
+  holdTimes: Record<ReleaseCause, HoldTimes>;
   /** Somebody else deleted the hold tap: what the gate holds from then on is lost, and nothing is released. */
   deviceLost: boolean;
 }
@@ -56,7 +73,7 @@ interface NativeTapHold {
   setWatermark(timeNs: bigint): void;
   discard(): void;
   reportDrained(memory: Uint8Array): void;
-  stats(): Omit<HoldStats, 'droppedPackets'>;
+  stats(): Omit<HoldStats, 'droppedPackets' | 'holdTimes'> & { holdTimes: readonly HoldTimes[] };
   close(): void;
 }
 
@@ -139,7 +156,9 @@ export class TapHold {
   }
 
   stats(): HoldStats {
-    return { ...this.#open('tell its statistics').stats(), droppedPackets: transmitDrops(this.ifname) };
+    const { holdTimes, ...stats } = this.#open('tell its statistics').stats();
+    const byCause = Object.fromEntries(releaseCauses.map((cause, index) => [cause, holdTimes[index]!])) as HoldStats['holdTimes'];
+    return { ...stats, holdTimes: byCause, droppedPackets: transmitDrops(this.ifname) };
   }
 
   /** Ends the thread and removes the device. Safe to call twice. */

@@ -19,6 +19,12 @@ Napi::Error MakeError(Napi::Env env, const SysError& failed) {
 
 namespace {
 
+Napi::Array Numbers(Napi::Env env, const uint64_t* values, size_t count) {
+  Napi::Array out = Napi::Array::New(env, count);
+  for (uint32_t i = 0; i < count; i++) out.Set(i, Napi::Number::New(env, static_cast<double>(values[i])));
+  return out;
+}
+
 class TapHold : public Napi::ObjectWrap<TapHold> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -131,8 +137,16 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     set("malformedPackets", stats.malformed_packets);
     set("failedPackets", stats.failed_packets);
     set("fullEvents", stats.full_events);
-    set("holdNsTotal", stats.hold_ns_total);
     set("holdNsMax", stats.hold_ns_max);
+    Napi::Array times = Napi::Array::New(env, kReleases);
+    for (uint32_t cause = 0; cause < kReleases; cause++) {
+      const HoldTimes& of = stats.hold_times[cause];
+      Napi::Object entry = Napi::Object::New(env);
+      entry.Set("packets", Numbers(env, of.packets, kHoldBounds + 1));
+      entry.Set("totalNs", Napi::Number::New(env, static_cast<double>(of.total_ns)));
+      times.Set(cause, entry);
+    }
+    out.Set("holdTimes", times);
     out.Set("deviceLost", Napi::Boolean::New(env, stats.device_lost));
     out.Set("oldestNs", Napi::BigInt::New(env, stats.oldest_ns));
     return out;
@@ -147,6 +161,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("TapHold", TapHold::Define(env));
   exports.Set("InputLog", DefineInputLog(env));
+  exports.Set("holdBoundsNs", Numbers(env, kHoldBoundsNs, kHoldBounds));
   return exports;
 }
 

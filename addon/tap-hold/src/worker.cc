@@ -15,6 +15,8 @@ namespace {
 
 // Reading and releasing take turns, so that neither starves the other.
 constexpr int kBatch = 64;
+// The watermark that releases everything.
+constexpr uint64_t kEndOfTime = UINT64_MAX;
 
 uint64_t NowNs() {
   timespec now;
@@ -173,11 +175,7 @@ bool Worker::ReleaseBatch() {
       break;
     } else if (WritePacket(tap_fd_, record)) {
       if (!now_ns) now_ns = NowNs();
-      uint64_t hold_ns = now_ns > record->time_ns ? now_ns - record->time_ns : 0;
-      stats_.released_packets++;
-      stats_.released_bytes += record->frame_bytes;
-      stats_.hold_ns_total += hold_ns;
-      if (hold_ns > stats_.hold_ns_max) stats_.hold_ns_max = hold_ns;
+      CountRelease(record, watermark_ns == kEndOfTime ? Release::kEnd : Release::kCommit, now_ns);
     } else {
       stats_.failed_packets++;
     }
@@ -185,6 +183,14 @@ bool Worker::ReleaseBatch() {
   }
   released_ns_ = std::max(watermark_ns, discard_ns);
   return count > 0;
+}
+
+void Worker::CountRelease(const Record* record, Release cause, uint64_t now_ns) {
+  uint64_t hold_ns = now_ns > record->time_ns ? now_ns - record->time_ns : 0;
+  stats_.released_packets++;
+  stats_.released_bytes += record->frame_bytes;
+  stats_.hold_times[static_cast<int>(cause)].Add(hold_ns);
+  if (hold_ns > stats_.hold_ns_max) stats_.hold_ns_max = hold_ns;
 }
 
 void Worker::Publish() {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <mutex>
 
+#include "hold_times.h"
 #include "queue.h"
 
 namespace taphold {
@@ -35,7 +36,7 @@ struct Stats {
   uint64_t malformed_packets = 0;  // on the hold tap, but not from the gate
   uint64_t failed_packets = 0;     // the kernel would not take them back
   uint64_t full_events = 0;        // times the ring had no room and reading stopped
-  uint64_t hold_ns_total = 0;      // sum over released packets
+  HoldTimes hold_times[kReleases];  // of released packets, by enum Release
   uint64_t hold_ns_max = 0;
   bool device_lost = false;  // deleted by somebody else: nothing comes or goes any more
 };
@@ -69,6 +70,7 @@ class Worker {
   void Run();
   bool ReadBatch();
   bool ReleaseBatch();
+  void CountRelease(const Record* record, Release cause, uint64_t now_ns);
   void Publish();
   void Poll(bool for_packets);
   void Wake();
