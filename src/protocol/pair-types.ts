@@ -47,7 +47,7 @@ export interface PairConfig {
   askMs: number;
   /** Wait between attempts to reach the peer. */
   retryMs: number;
-  /** Keep the secondary VM paused between checkpoints. */
+  /** Keep the secondary VM paused between checkpoints, until `secondary-active` says otherwise. */
   pauseSecondary: boolean;
 }
 
@@ -64,6 +64,8 @@ export interface PairState {
   checkpoint: { requestedNs: bigint; stopNs: bigint | undefined } | undefined;
   /** Commits since protection began. None: the secondary has not been told that it may take over. */
   commits: number;
+  /** Secondary: whether its VM runs between checkpoints; undefined: as configured. */
+  secondaryActive: boolean | undefined;
   /** Until then the peer counts on us: the newest heartbeat of ours that it acknowledged, and a lease. */
   trustedUntilNs: bigint;
   /** A lost secondary is being asked, in rounds: since when, the last one, and how many are left. */
@@ -95,6 +97,8 @@ export type PairEvent =
   | { type: 'vm-resumed'; receivedNs: bigint }
   | { type: 'colo-exit'; reason: string }
   | { type: 'vm-exited'; clean: boolean; reason: string }
+  /** Secondary: its VM is to run between checkpoints, or to stay paused, from the next commit on. */
+  | { type: 'secondary-active'; on: boolean }
   | { type: 'held'; oldestNs: bigint }
   | { type: 'hold-limit' }
   | { type: 'timer'; name: TimerName }

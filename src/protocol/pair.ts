@@ -35,7 +35,7 @@ const longestReason = 500;
 export function initialState(role: PairState['role']): PairState {
   return {
     role, phase: 'alone', generation: 0, peer: undefined, vm: false, holding: false, checkpoint: undefined,
-    commits: 0, trustedUntilNs: 0n, asking: undefined, reason: 'not started',
+    commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, reason: 'not started',
   };
 }
 
@@ -49,6 +49,11 @@ const silentPhases: ReadonlySet<Phase> = new Set(['parting', 'fenced', 'ended'])
 /** True if this host runs the VM that speaks to the world. */
 export function isActive(state: PairState): boolean {
   return state.role === 'primary' && !silentPhases.has(state.phase);
+}
+
+/** Secondary: true if its VM runs on after the next commit. */
+export function secondaryIsActive(state: PairState, config: PairConfig): boolean {
+  return state.secondaryActive ?? !config.pauseSecondary;
 }
 
 export function greeting(state: PairState, config: PairConfig): Greeting {
@@ -94,6 +99,9 @@ class Machine {
       case 'vm-resumed': return this.#onResumed(event.receivedNs);
       case 'colo-exit': return this.#onBroken('COLO_EXIT', `QEMU left the COLO state: ${event.reason}`);
       case 'vm-exited': return this.#onVmExited(event.clean, event.reason);
+      case 'secondary-active':
+        this.state.secondaryActive = event.on;
+        return;
       case 'held': return this.#onHeld(event.oldestNs);
       case 'hold-limit': return this.#startCheckpoint();
       case 'timer': return this.#onTimer(event.name);
@@ -324,7 +332,7 @@ class Machine {
     if (state.role === 'secondary') {
       if (state.phase !== 'syncing' && !isProtected(state)) return;
       state.commits++;
-      if (this.#config.pauseSecondary) this.#do({ type: 'pause-vm' });
+      if (!secondaryIsActive(state, this.#config)) this.#do({ type: 'pause-vm' });
       return;
     }
     // A RESUME without the STOP of a checkpoint we asked for commits nothing.

@@ -144,6 +144,15 @@ test('the secondary is paused after every commit, if it is to be', () => {
   assert.equal(secondaryAt('taking-over').on({ type: 'vm-resumed', receivedNs: 0n }), [], 'it is to run now');
 });
 
+test('the secondary is set active, and paused again, from the next commit on', () => {
+  const bench = secondaryAt('protected');
+  const resumed = { type: 'vm-resumed', receivedNs: ns(bench.nowMs) } as const;
+  assert.equal(bench.on({ type: 'secondary-active', on: true }), []);
+  assert.equal(bench.on(resumed), []);
+  assert.equal(bench.on({ type: 'secondary-active', on: false }), []);
+  assert.equal(bench.on(resumed), ['pause-vm']);
+});
+
 test('an acknowledged heartbeat extends the lease from when it was sent', () => {
   const bench = primaryAt('protected');
   assert.equal(bench.on({ type: 'heartbeat-acked', sentNs: ns(5000) }), [`lease ${ns(5300)}`]);
