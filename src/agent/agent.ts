@@ -21,6 +21,8 @@ import { ControlError, ControlServer, isListening, type ControlRequest } from '.
 import { Session } from './session.js';
 import { StateFile } from './state-file.js';
 import { InputReplication } from './input-replication.js';
+import { AgentMetrics } from './metrics.js';
+import { MetricsServer } from './metrics-server.js';
 import { PauseHistory } from './pause-history.js';
 import { Vm, type VmEvent } from './vm.js';
 
@@ -40,7 +42,11 @@ export interface AgentStatus {
   peer: { host: string; rttUs: number | null; silentMs: number } | null;
   refusedConnections: number;
   vm: { name: string; pid: number | null; accel: 'kvm' | 'tcg'; accelReason: string; qemu: string };
-  checkpoints: { commits: number; lastMsAgo: number | null; pauseMsP50: number | null; pauseMsP99: number | null };
+  checkpoints: {
+    commits: number; lastMsAgo: number | null; pauseMsP50: number | null; pauseMsP99: number | null;
+    /** Over all connections since the agent's start, the first copy of the VM included. */
+    sentBytes: number; receivedBytes: number;
+  };
   output: GateStats;
   /** What this host has of the other's inputs; null unless services are declared. */
   inputLog: ShadowStats | null;
@@ -82,9 +88,13 @@ export class Agent {
   readonly #timers = new Map<TimerName, NodeJS.Timeout>();
   readonly #watchers = new Set<(news: AgentNews) => void>();
   readonly #pauses = new PauseHistory();
+  readonly #metrics: AgentMetrics;
+  #metricsServer: MetricsServer | undefined;
   readonly #pending: PairEvent[] = [];
   #control: ControlServer | undefined;
   #relay: CheckpointRelay | undefined;
+  /** What earlier relays have carried. */
+  readonly #carried = { sentBytes: 0, receivedBytes: 0 };
   #state: PairState;
   #dispatching = false;
   /** Starts and ends of QEMU, one after the other. */
@@ -150,6 +160,8 @@ export class Agent {
       leaseMs, askMs: Math.max(leastAskMs, 2 * leaseMs), retryMs: config.peer.retryMs,
       pauseSecondary: config.secondary === 'paused',
     };
+    this.#metrics = new AgentMetrics({ status: () => this.status(), holdTimes: () => gate.holdTimes() }, { vm: config.vm.name, host: config.host });
+    this.#watchers.add(this.#metrics.onNews);
     this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
     this.#session = new Session(config, config.vm.name, secret, {
       onUp: () => this.#dispatch({ type: 'peer-up' }),
@@ -186,7 +198,11 @@ export class Agent {
         name: this.#config.vm.name, pid: this.#vm.pid ?? null, accel: this.#vm.accel,
         accelReason: this.#probe.kvm.reason, qemu: this.#probe.version,
       },
-      checkpoints: { commits, ...this.#pauses.summary() },
+      checkpoints: {
+        commits, ...this.#pauses.summary(),
+        sentBytes: this.#carried.sentBytes + (this.#relay?.toPeerBytes ?? 0),
+        receivedBytes: this.#carried.receivedBytes + (this.#relay?.fromPeerBytes ?? 0),
+      },
       output: this.#gate.stats(),
       inputLog: this.#inputs?.stats() ?? null,
     };
@@ -199,6 +215,7 @@ export class Agent {
     }
     const vmAlive = await this.#vm.adopt();
     await this.#session.listen();
+    if (this.#config.metrics.listen) this.#metricsServer = await MetricsServer.listen(this.#metrics, this.#config.metrics.listen);
     this.#control = await ControlServer.listen(controlSocket(this.#config), (request, push, ended) => this.#answer(request, push, ended));
     this.#log.info({ host: this.#config.host, qemu: this.#probe.version, accel: this.#vm.accel }, `The agent of ${this.#config.host} has started.`);
     this.#dispatch({
@@ -213,6 +230,7 @@ export class Agent {
     this.#closeRelay('the agent ends');
     await this.#session.close();
     this.#control?.close();
+    this.#metricsServer?.close();
     await this.#lifecycle;
     await this.#vm.destroy();
     this.#inputs?.close();
@@ -397,7 +415,7 @@ export class Agent {
     this.#relay = relay;
     void relay.ended.then(({ reason }) => {
       if (this.#relay !== relay) return;
-      this.#relay = undefined;
+      this.#forgetRelay();
       void this.#failed('The checkpoint relay', reason);
     });
   }
@@ -405,8 +423,14 @@ export class Agent {
   /** Ends the relay deliberately: that is no news. */
   #closeRelay(reason: string): void {
     const relay = this.#relay;
-    this.#relay = undefined;
+    this.#forgetRelay();
     relay?.close(reason);
+  }
+
+  #forgetRelay(): void {
+    this.#carried.sentBytes += this.#relay?.toPeerBytes ?? 0;
+    this.#carried.receivedBytes += this.#relay?.fromPeerBytes ?? 0;
+    this.#relay = undefined;
   }
 
   #setTimer(name: TimerName, ms: number): void {

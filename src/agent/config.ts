@@ -105,6 +105,10 @@ export const configSchema = z.strictObject({
       seen.set(key, index);
     });
   }),
+  metrics: z.strictObject({
+    /** Where Prometheus finds this agent's metrics, under /metrics. They are offered to whoever can connect; by default nowhere. */
+    listen: endpoint.optional(),
+  }).prefault({}),
   /** `paused`: the secondary VM only loads checkpoints. `active`: it runs between them. */
   secondary: z.enum(['paused', 'active']).default('paused'),
 });

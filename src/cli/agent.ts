@@ -38,6 +38,7 @@ Example of a configuration file (the primary; its peer has role, host, listen an
     maxHeldPackets: 4096           # more than this starts a checkpoint at once
     maxHeldBytes: 16777216
     holdMemoryBytes: 268435456
+  metrics: { listen: 127.0.0.1:9749 }  # for Prometheus; without it there is no such port
   secondary: paused                # or active
 
 Examples:

@@ -19,6 +19,8 @@ import {
 const projectRoot = fileURLToPath(new URL('../../../', import.meta.url));
 const labsDir = '/run/colopp/labs';
 const agentPort = 7749;
+/** On each host's loopback. */
+const metricsPort = 9749;
 
 /** A lab that cannot be made or used. */
 export class LabError extends Error {
@@ -212,6 +214,7 @@ export class Lab {
         address: `${addresses.replication[other]}:${agentPort}`,
         secretFile: join(this.dir, 'secret'),
       },
+      metrics: { listen: `127.0.0.1:${metricsPort}` },
       ...(options.preRelease ? { services: [{ port: guest.ports.redis, protocol: 'resp' }, { port: guest.ports.http, protocol: 'http' }] } : {}),
       ...options.overrides?.[host],
     };
