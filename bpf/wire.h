@@ -25,7 +25,8 @@
 
 struct hold_tag {
 	__u8 dst[6];
-	__u8 src[6];
+	__u8 src[4];
+	__u16 flags;	 /* enum hold_flags */
 	__u16 ethertype; /* big endian */
 	/* 0: one packet.  Else the kernel may segment it on its way to the hold
 	 * thread, with this tag in front of each segment: what the hold tap
@@ -37,6 +38,28 @@ struct hold_tag {
 };
 
 #define HOLD_TAG_BYTES 32u
+
+enum hold_flags {
+	HOLD_AUDIT = 1, /* the clone of a packet that has left early: compared, never released */
+};
+
+/*
+ * A shadow output, what the secondary's guest says in the primary's sequence
+ * numbers, travels to the hold thread of the primary in the same way, through a
+ * tap of its own.  `hold` as for held packets, but with a magic of its own, and
+ * with the time at which it came to the primary.
+ */
+#define SHADOW_MAGIC 0x636f6c73u /* "cols" */
+
+struct shadow_tag {
+	struct hold_tag hold;
+	/* Which checkpoint the secondary's guest had loaded when it said this:
+	 * what is said from one state says nothing of another. */
+	__u32 epoch;
+	__u32 reserved;
+};
+
+#define SHADOW_TAG_BYTES (HOLD_TAG_BYTES + 8u)
 
 /*
  * The secondary acknowledges inputs with an Ethernet frame through the tunnel:
