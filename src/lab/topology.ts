@@ -114,9 +114,18 @@ export async function processesIn(ns: string): Promise<number[]> {
   return (await ip('netns', 'pids', ns)).split('\n').filter(Boolean).map(Number);
 }
 
-/** Removes whatever exists of a lab's namespaces, and with them taps, programs and cables. */
+/**
+ * Removes whatever exists of a lab's namespaces, with taps, programs and cables. The devices go first: a namespace
+ * without a name lives on for as long as the kernel still retries what a killed process had left to say on a TCP
+ * connection, which is minutes when the other end is dead.
+ */
 export async function removeNetwork(lab: Topology): Promise<string[]> {
   const present = (await existingNamespaces()).filter((ns) => namespaces(lab).includes(ns));
-  for (const ns of present) await ip('netns', 'del', ns);
+  for (const ns of present) {
+    const links = JSON.parse(await ip('-details', '-json', '-netns', ns, 'link', 'show')) as { ifname: string; linkinfo?: { info_kind: string } }[];
+    const made = links.filter(({ linkinfo }) => ['bridge', 'veth', 'tun', 'vxlan'].includes(linkinfo?.info_kind ?? ''));
+    await ipBatch(ns, made.map(({ ifname }) => `link del ${ifname}`));
+    await ip('netns', 'del', ns);
+  }
   return present;
 }

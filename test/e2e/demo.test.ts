@@ -19,7 +19,7 @@ test.after(async () => {
 
 /** Runs the demo for a while, then sends it a signal. */
 async function cutShort(signal: 'SIGINT' | 'SIGKILL', fromMs: number, toMs: number) {
-  const demo = startColopp('demo', '--name', lab.name);
+  const demo = startColopp('demo', '--rounds', '9', '--name', lab.name); // it must not end by itself
   const end = ended(demo);
   await sleep(fromMs + Math.random() * (toMs - fromMs));
   const trace = new LabTrace(lab);

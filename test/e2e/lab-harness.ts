@@ -156,8 +156,13 @@ export class LabTrace {
       if (inode === undefined) return [];
       this.#netnsInodes.add(inode);
       const script = fileURLToPath(new URL('attached-programs.js', import.meta.url));
-      const { stdout } = await run('ip', ['netns', 'exec', ns, process.execPath, script]);
-      return JSON.parse(stdout) as number[];
+      try {
+        const { stdout } = await run('ip', ['netns', 'exec', ns, process.execPath, script]);
+        return JSON.parse(stdout) as number[];
+      } catch (error) {
+        if ((error as { signal?: string }).signal) return []; // the lab was just going down, and this look with it
+        throw error;
+      }
     }));
     for (const id of ids.flat()) this.#programIds.add(id);
     return this.#programIds.size;

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { AgentStatus } from '../../src/agent/agent.js';
 import { addresses } from '../../src/lab/topology.js';
 import { assertUnharmed, colopp, fetchInLab, ownLab, protectTimeoutMs, startClients, until, untilProtected, vmPid } from './lab-harness.js';
 import { FrameWitness } from './frame-witness.js';
@@ -22,16 +23,27 @@ test.after(async () => {
   await lab.down();
 });
 
+/** The primary's status once the guest has said all it had to, the farewells of closed connections too: nothing is held, and nothing new comes. */
+async function quietOutput(): Promise<AgentStatus> {
+  let status = await lab.status('a');
+  await until('the guest is quiet and nothing is held', async () => {
+    const earlier = status;
+    await sleep(250);
+    status = await lab.status('a');
+    return status.output.heldPackets === 0 && status.output.everHeldPackets === earlier.output.everHeldPackets;
+  }, protectTimeoutMs);
+  return status;
+}
+
 test('every reply arrives, and none that was not held until a commit', async () => {
-  const before = await lab.status('a');
+  const before = await quietOutput();
   await witness.forget();
   const sinceNs = process.hrtime.bigint();
   const clients = await startClients(lab, { writers: 4, readers: 2 });
   await sleep(1500);
   const outcome = await assertUnharmed(clients, sinceNs);
   clients.kill();
-  await until('nothing is held any more', async () => (await lab.status('a')).output.heldPackets === 0);
-  const after = await lab.status('a');
+  const after = await quietOutput();
   const replies = outcome.reports.reduce((sum, report) => sum + report.replies, 0);
   const held = after.output.everHeldPackets - before.output.everHeldPackets;
   const released = after.output.releasedPackets - before.output.releasedPackets;
