@@ -16,6 +16,7 @@ export type QemuErrorCode =
   | 'QEMU_NOT_FOUND' // no usable QEMU on this host
   | 'QEMU_VERSION' // a QEMU too old to replicate
   | 'QEMU_COLO' // a QEMU built without COLO
+  | 'QEMU_COLO_FAILED' // a QEMU whose COLO does not work when it is tried
   | 'QEMU_KVM' // KVM was asked for and cannot be used
   | 'QEMU_START' // QEMU ended or stayed mute while starting
   | 'QEMU_RUNNING' // another QEMU already owns this VM's files

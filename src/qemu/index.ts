@@ -5,3 +5,4 @@ export * from './probe.js';
 export * from './process.js';
 export * from './qmp.js';
 export * from './runtime.js';
+export * from './self-check.js';

@@ -1,0 +1,87 @@
+/** What an operator relies on beside the agent itself, over a real lab: its metrics and the doctor's view of the pair. */
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { promisify } from 'node:util';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { locateQemu, tryColo, type QemuError } from '../../src/qemu/index.js';
+import type { HostName } from '../../src/lab/topology.js';
+import { cli, colopp, fetchInLab, ownLab, untilProtected } from './lab-harness.js';
+
+const run = promisify(execFile);
+const lab = ownLab('t-operate');
+
+test.before(async () => {
+  await lab.down();
+  await lab.up();
+  await untilProtected(lab, 'a', 60_000);
+});
+test.after(async () => void await lab.down());
+
+/** Runs a program on a host of the lab; what it prints counts, also if it fails. */
+async function onHost(host: HostName, ...command: string[]): Promise<string> {
+  const outcome = await run('ip', ['netns', 'exec', lab.topology.hosts[host], ...command], { timeout: 60_000 }).catch((error: { stdout: string }) => error);
+  return outcome.stdout;
+}
+
+/** The value of a metric without labels of its own. */
+async function metric(host: HostName, name: string): Promise<number> {
+  const script = "fetch('http://127.0.0.1:9749/metrics').then((r) => r.text()).then((t) => process.stdout.write(t))";
+  const text = await onHost(host, process.execPath, '-e', script);
+  return Number(new RegExp(`^${name}\\{[^}]*\\} (\\S+)$`, 'm').exec(text)?.[1] ?? NaN);
+}
+
+test('metrics: what both agents offer agrees with what they do', async () => {
+  assert.equal([await metric('a', 'colopp_active'), await metric('b', 'colopp_active')], [1, 0]);
+  assert.equal([await metric('a', 'colopp_protected'), await metric('b', 'colopp_protected')], [1, 1]);
+  const before = await metric('a', 'colopp_checkpoint_pause_seconds_count');
+  await lab.waitForGuest(60_000);
+  await fetchInLab(lab, 'http://10.77.0.10/1k');
+  assert.ok(await metric('a', 'colopp_checkpoint_pause_seconds_count') > before, 'a reply has needed a commit');
+  assert.ok(await metric('a', 'colopp_hold_seconds_count') > 0, 'by a commit it was released');
+  assert.ok(await metric('a', 'colopp_checkpoint_bytes_total') > 1024 * 1024, 'the VM was copied');
+});
+
+test('doctor with a configuration: a pair that works, and what it says when the other agent is gone', async () => {
+  const examine = async (): Promise<Record<string, { verdict: string; detail: string; remedy: string }>> => {
+    const findings = JSON.parse(await onHost('a', process.execPath, cli, 'doctor', '--json', '--config', lab.configPath('a'))) as { name: string; verdict: string; detail: string; remedy: string }[];
+    return Object.fromEntries(findings.map(({ name, ...finding }) => [name, finding]));
+  };
+  const refusedBefore = (await lab.status('b')).refusedConnections;
+  const whole = await examine();
+  for (const name of ['VM', 'bridge', 'secret', 'address', 'MTU', 'COLO']) assert.is(whole[name]?.verdict, 'ok', `${name}: ${whole[name]?.detail}`);
+  assert.match(whole['peer']!.detail, 'answers and knows this pair');
+  assert.match(whole['MTU']!.detail, 'a packet of that size arrived at 10.78.0.2');
+  assert.is((await lab.status('b')).refusedConnections, refusedBefore + 1, 'the doctor was turned away');
+  assert.ok((await lab.status('a')).protected, 'and has disturbed nothing');
+
+  process.kill((await lab.status('b')).pid, 'SIGKILL');
+  const broken = await examine();
+  assert.is(broken['peer']?.verdict, 'warn');
+  assert.match(broken['peer']!.detail, /no agent listens at port 7749/);
+  assert.match(broken['peer']!.remedy, 'Start the agent there');
+});
+
+test('the log: a line for each checkpoint at debug only, and each line a record', () => {
+  const lines = readFileSync(lab.log('a', 'agent'), 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line) as { level: number; time: string; msg: string });
+  assert.ok(lines.some(({ msg }) => msg === 'The agent of a has started.'));
+  assert.not.ok(lines.some(({ msg }) => msg === 'commit'), 'commits are told at debug');
+  for (const { level, time } of lines) assert.ok(level >= 30 && time.endsWith('Z'));
+});
+
+test('a checkpoint that does not come in time is a COLO that does not work; nothing is left of the trial', async () => {
+  const trials = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('colopp-colo-'));
+  const before = trials();
+  const error = await tryColo(await locateQemu(), 'tcg', { timeoutMs: 1 }).then(() => undefined, (thrown: QemuError) => thrown);
+  assert.is(error?.code, 'QEMU_COLO_FAILED');
+  assert.match(error!.message, /COLO does not work with this QEMU .*: starting two VMs failed: it was not done within 0\.001 s/);
+  assert.equal(trials().filter((name) => !before.includes(name)), []);
+});
+
+test('without any lab or configuration the doctor says what it leaves out', async () => {
+  const { stdout } = await colopp('doctor');
+  assert.match(stdout, /skip +peer +not checked\n +Name the agent's configuration .*--config FILE/);
+});
+
+test.run();
