@@ -185,6 +185,12 @@ export class Agent {
     await this.#end();
   }
 
+  /** Tells `watcher` of all that happens from now on. @returns what ends it */
+  follow(watcher: (news: AgentNews) => void): () => void {
+    this.#watchers.add(watcher);
+    return () => void this.#watchers.delete(watcher);
+  }
+
   status(): AgentStatus {
     const { role, phase, generation, reason, peer, commits } = this.#state;
     const pulse = this.#session.pulse;

@@ -45,7 +45,13 @@ Examples:
   colopp agent --config /etc/colopp/agent.yaml
   colopp agent --config /etc/colopp/agent.yaml --check
 
-Ctrl-C ends the protection, the VM and the agent, and leaves nothing behind.`;
+Ctrl-C ends the protection, the VM and the agent, and leaves nothing behind.
+Under systemd the agent tells when it is ready and gives signs of life; see
+colopp systemd-unit --help.`;
+
+function describe({ role, phase }: { role: string; phase: string }): string {
+  return `${role}, ${phase}`;
+}
 
 export function agentCommand(): Command {
   return new Command('agent')
@@ -67,20 +73,29 @@ async function run(options: { config: string; check?: boolean; logLevel: string 
   // Heartbeats and checkpoints wait for this process, and VMs compete with it.
   setPriority(constants.priority.PRIORITY_HIGH);
   // Only here: no other command needs the native add-ons.
-  const { Agent } = await import('../agent/agent.js');
+  const [{ Agent }, { ServiceManager }] = await Promise.all([import('../agent/agent.js'), import('sd-notify')]);
   // Not synchronous: a slow disk must not stop the heartbeats.
   const destination = pino.destination({ dest: 1, sync: false });
   const log = pino({ level: options.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination);
+  const manager = new ServiceManager();
   const agent = await Agent.start(config, log);
+  manager.ready();
+  manager.status(describe(agent.status()));
+  agent.follow((news) => {
+    // A checkpoint is part of being protected, and there are dozens a second.
+    if (news.event === 'phase' && news.phase !== 'checkpointing') manager.status(describe(news));
+  });
   let stopping = false;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
       if (stopping) return;
       stopping = true;
       log.info(`Ending on ${signal}.`);
+      manager.stopping();
       void agent.stop();
     });
   }
   await agent.ended;
+  manager.close();
   destination.flushSync();
 }

@@ -6,6 +6,7 @@ import { doctorCommand } from './doctor.js';
 import { exitCodeOf, report } from './errors.js';
 import { labCommand } from './lab.js';
 import { monitorCommand } from './monitor.js';
+import { systemdUnitCommand } from './systemd-unit.js';
 import { checkpointCommand, failoverCommand, startAloneCommand, statusCommand } from './operate.js';
 
 const program = new Command('colopp')
@@ -25,7 +26,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
   agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), startAloneCommand(),
-  monitorCommand(), doctorCommand(), labCommand(), demoCommand(),
+  monitorCommand(), doctorCommand(), labCommand(), demoCommand(), systemdUnitCommand(),
 ]) program.addCommand(inherit(command));
 
 try {

@@ -1,13 +1,16 @@
 /** What an operator relies on beside the agent itself, over a real lab: its metrics and the doctor's view of the pair. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { locateQemu, tryColo, type QemuError } from '../../src/qemu/index.js';
 import type { HostName } from '../../src/lab/topology.js';
-import { cli, colopp, fetchInLab, ownLab, untilProtected } from './lab-harness.js';
+import { cli, colopp, fetchInLab, ownLab, until, untilProtected } from './lab-harness.js';
+import { receiveNotifications } from '../notify-receiver.js';
 
 const run = promisify(execFile);
 const lab = ownLab('t-operate');
@@ -61,6 +64,25 @@ test('doctor with a configuration: a pair that works, and what it says when the 
   assert.is(broken['peer']?.verdict, 'warn');
   assert.match(broken['peer']!.detail, /no agent listens at port 7749/);
   assert.match(broken['peer']!.remedy, 'Start the agent there');
+});
+
+test('under a service manager the agent says that it is ready, how it is, and that it ends', async () => {
+  const socket = join(lab.dir, 'notify');
+  const manager = await receiveNotifications(socket);
+  const agent = spawn('ip', ['netns', 'exec', lab.topology.hosts.b, process.execPath, cli, 'agent', '--config', lab.configPath('b')], {
+    stdio: 'ignore', env: { ...process.env, NOTIFY_SOCKET: socket, WATCHDOG_USEC: '300000' },
+  });
+  try {
+    await until('the pair is protected again', () => manager.messages.includes('STATUS=secondary, protected'), 30_000);
+    assert.is(manager.messages[0], 'READY=1');
+    assert.ok(manager.messages.filter((message) => message === 'WATCHDOG=1').length > 2);
+    agent.kill('SIGTERM');
+    await until('the agent says that it ends', () => manager.messages.includes('STOPPING=1'));
+    await once(agent, 'exit');
+  } finally {
+    agent.kill('SIGKILL');
+    manager.close();
+  }
 });
 
 test('the log: a line for each checkpoint at debug only, and each line a record', () => {
