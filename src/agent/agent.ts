@@ -470,6 +470,7 @@ export class Agent {
       case 'status': return this.status();
       case 'checkpoint': return this.#checkpoint();
       case 'failover': return this.#failover();
+      case 'reprotect': return this.#reprotect();
       case 'start-alone':
         if (this.#state.phase !== 'fenced' && this.#state.phase !== 'ended') {
           throw new ControlError('NOT_FENCED', `${this.#config.host} is ${this.#state.phase}, not fenced: there is nothing to decide.`);
@@ -502,6 +503,15 @@ export class Agent {
     const changed = this.#await((news) => news.event === 'phase' && news.role !== role ? true : undefined, 15_000, 'The failover did not happen');
     this.#dispatch({ type: 'command', command: 'failover' });
     await changed;
+    return this.status();
+  }
+
+  /** Looks for a secondary at once; what comes of it, the status tells. */
+  #reprotect(): AgentStatus {
+    const { role, phase, reason } = this.#state;
+    if (role === 'secondary') throw new ControlError('NOT_PRIMARY', `Protection begins at the host that runs the VM, and ${this.#config.host} does not. Ask the other one.`);
+    if (!isActive(this.#state)) throw new ControlError('NOT_ACTIVE', `${this.#config.host} is ${phase} (${reason}) and has no VM to protect.`);
+    this.#dispatch({ type: 'command', command: 'reprotect' });
     return this.status();
   }
 

@@ -9,9 +9,10 @@ import { statusText } from './status-text.js';
 
 export const defaultSocket = '/run/colopp/agent.sock';
 
-interface Target { socket?: string; lab?: string; host?: string; json?: boolean }
+export interface Target { socket?: string; lab?: string; host?: string; json?: boolean }
 
-function command(name: string, description: string, examples: string): Command {
+/** A command with the options that say which agent is meant. */
+export function onAgent(name: string, description: string, examples: string): Command {
   return new Command(name)
     .description(description)
     .option('-s, --socket <path>', `control socket of the agent (default: $COLOPP_SOCKET or ${defaultSocket})`)
@@ -28,16 +29,16 @@ function socketOf(target: Target): string {
   return new Lab(target.lab).socket(target.host);
 }
 
-async function ask<T>(target: Target, command: ControlCommand): Promise<T> {
+export async function ask<T>(target: Target, command: ControlCommand): Promise<T> {
   return await callAgent(socketOf(target), { command }) as T;
 }
 
-function print(target: Target, result: unknown, text: string): void {
+export function print(target: Target, result: unknown, text: string): void {
   process.stdout.write(target.json ? `${JSON.stringify(result, null, 2)}\n` : `${text}\n`);
 }
 
 export function statusCommand(): Command {
-  return command('status', 'show what an agent is doing', `  colopp status
+  return onAgent('status', 'show what an agent is doing', `  colopp status
   colopp status --lab lab --host b
   colopp status --json | jq .output.heldPackets`)
     .action(async (target: Target) => {
@@ -47,7 +48,7 @@ export function statusCommand(): Command {
 }
 
 export function checkpointCommand(): Command {
-  return command('checkpoint', 'make a checkpoint now and wait for its commit', '  colopp checkpoint')
+  return onAgent('checkpoint', 'make a checkpoint now and wait for its commit', '  colopp checkpoint')
     .action(async (target: Target) => {
       const result = await ask<{ pauseMs: number }>(target, 'checkpoint');
       print(target, result, `Committed. The VM was paused for ${result.pauseMs.toFixed(1)} ms.`);
@@ -55,7 +56,7 @@ export function checkpointCommand(): Command {
 }
 
 export function failoverCommand(): Command {
-  return command('failover', 'move the VM to the other host now', `  colopp failover
+  return onAgent('failover', 'move the VM to the other host now', `  colopp failover
   colopp failover --lab lab --host a`)
     .action(async (target: Target) => {
       const status = await ask<AgentStatus>(target, 'failover');
@@ -64,7 +65,7 @@ export function failoverCommand(): Command {
 }
 
 export function startAloneCommand(): Command {
-  return command('start-alone', 'let a fenced host run the VM: only if you are sure that its peer does not', '  colopp start-alone')
+  return onAgent('start-alone', 'let a fenced host run the VM: only if you are sure that its peer does not', '  colopp start-alone')
     .action(async (target: Target) => {
       const status = await ask<AgentStatus>(target, 'start-alone');
       print(target, status, `${status.host} runs the VM in generation ${status.generation}, unprotected.`);

@@ -109,7 +109,7 @@ export type PairEvent =
   | { type: 'takeover-failed'; reason: string }
   /** An effect could not be carried out. */
   | { type: 'failed'; what: string; reason: string }
-  | { type: 'command'; command: 'checkpoint' | 'failover' | 'start-alone' | 'stop' };
+  | { type: 'command'; command: 'checkpoint' | 'failover' | 'reprotect' | 'start-alone' | 'stop' };
 
 export type Effect =
   | { type: 'dial' }

@@ -603,7 +603,7 @@ class Machine {
     this.#greet();
   }
 
-  #onCommand(command: 'checkpoint' | 'failover' | 'start-alone' | 'stop'): void {
+  #onCommand(command: Extract<PairEvent, { type: 'command' }>['command']): void {
     const { state } = this;
     switch (command) {
       case 'checkpoint':
@@ -613,6 +613,10 @@ class Machine {
       case 'failover':
         if (state.role === 'primary') this.#failover();
         else this.#send({ type: 'request-failover' });
+        return;
+      case 'reprotect':
+        // What happens with every retry anyway, but now.
+        if ((state.phase === 'alone' || state.phase === 'active-alone') && isActive(state) && state.peer === undefined) this.#do({ type: 'dial' });
         return;
       case 'start-alone':
         return this.#startAlone();
