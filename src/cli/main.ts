@@ -3,9 +3,11 @@ import { Command, CommanderError } from 'commander';
 import { agentCommand } from './agent.js';
 import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
+import { drillCommand } from './drill.js';
 import { exitCodeOf, report } from './errors.js';
 import { labCommand } from './lab.js';
 import { monitorCommand } from './monitor.js';
+import { reprotectCommand } from './reprotect.js';
 import { systemdUnitCommand } from './systemd-unit.js';
 import { checkpointCommand, failoverCommand, startAloneCommand, statusCommand } from './operate.js';
 
@@ -25,8 +27,8 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
-  agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), startAloneCommand(),
-  monitorCommand(), doctorCommand(), labCommand(), demoCommand(), systemdUnitCommand(),
+  agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), reprotectCommand(), startAloneCommand(),
+  monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), systemdUnitCommand(),
 ]) program.addCommand(inherit(command));
 
 try {

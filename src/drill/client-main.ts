@@ -15,6 +15,7 @@ let clients: Client[] = [];
 let writers: RedisWriter[] = [];
 let download: HttpReader | undefined;
 let running: Promise<unknown> = Promise.resolve();
+let startedNs = 0n;
 
 function tell(news: ClientNews): void {
   process.send!(news);
@@ -31,11 +32,19 @@ async function start(order: Extract<ClientOrder, { type: 'start' }>): Promise<vo
   const newcomers = Array.from({ length: order.newcomers ?? 0 }, (_, i) => new Newcomer(run, i, redis));
   clients = [...writers, ...readers, ...redisReaders, ...newcomers, download];
   for (const client of clients) await client.connect();
+  startedNs = process.hrtime.bigint();
   running = Promise.all(clients.map((client) => client.run()));
   tell({ type: 'started', connections: clients.length });
 }
 
+/** The longest time in which no client had a reply. */
+function longestSilence(nowNs: bigint): number {
+  const times = [startedNs, ...clients.flatMap((client) => client.replyTimesNs), nowNs].sort((one, other) => Number(one - other));
+  return times.reduce((longest, time, i) => Math.max(longest, Number(time - (times[i - 1] ?? time)) / 1e6), 0);
+}
+
 async function stop(sinceNs: bigint): Promise<void> {
+  const longestSilenceMs = longestSilence(process.hrtime.bigint());
   for (const client of clients) client.stop();
   await Promise.race([running, sleep(finishMs)]);
   const reports = clients.map((client) => client.report(sinceNs));
@@ -46,6 +55,7 @@ async function stop(sinceNs: bigint): Promise<void> {
     reports: reports.map((report) => ({ ...report, firstReplyNs: report.firstReplyNs.toString() })),
     acknowledged: writers.reduce((sum, writer) => sum + writer.acknowledged, 0),
     lost: lost.reduce((sum, count) => sum + count, 0),
+    longestSilenceMs,
   });
 }
 
@@ -55,6 +65,7 @@ async function obey(order: ClientOrder): Promise<void> {
     case 'progress': return tell({
       type: 'progress', downloadBytes: download?.partialBytes ?? 0,
       acknowledged: writers.reduce((sum, writer) => sum + writer.acknowledged, 0),
+      waiting: clients.filter((client) => !((client.replyTimesNs.at(-1) ?? -1n) >= BigInt(order.sinceNs))).length,
     });
     case 'stop': return stop(BigInt(order.sinceNs));
   }

@@ -7,14 +7,16 @@ export type ClientOrder =
   | { type: 'start'; guest: string; redisPort: number; httpPort: number; writers: number; readers: number;
     /** Redis clients that only read, and that come and go. */
     redisReaders?: number; newcomers?: number }
-  | { type: 'progress' }
+  | { type: 'progress'; sinceNs: string }
   | { type: 'stop'; sinceNs: string };
 
 /** Times are CLOCK_MONOTONIC nanoseconds, as text. */
 export type ClientNews =
   | { type: 'started'; connections: number }
-  | { type: 'progress'; downloadBytes: number; acknowledged: number }
-  | { type: 'stopped'; reports: { name: string; replies: number; firstReplyNs: string; broken?: string | undefined }[]; acknowledged: number; lost: number }
+  /** `waiting`: connections without a reply since the moment that was asked about. */
+  | { type: 'progress'; downloadBytes: number; acknowledged: number; waiting: number }
+  /** `longestSilenceMs`: the longest time in which no client had a reply. */
+  | { type: 'stopped'; reports: { name: string; replies: number; firstReplyNs: string; broken?: string | undefined }[]; acknowledged: number; lost: number; longestSilenceMs: number }
   | { type: 'failed'; reason: string };
 
 type NewsOf<T extends ClientNews['type']> = Extract<ClientNews, { type: T }>;
@@ -23,10 +25,11 @@ export class ClientProcess {
   readonly #child: ChildProcess;
   #waiting: { type: ClientNews['type']; resolve: (news: ClientNews) => void; reject: (error: Error) => void } | undefined;
 
-  /** Starts the clients' process in the network namespace `netns`. */
-  constructor(netns: string) {
+  /** @param netns network namespace to run in; undefined: the caller's */
+  constructor(netns: string | undefined) {
     const main = fileURLToPath(new URL('client-main.js', import.meta.url));
-    this.#child = spawn('ip', ['netns', 'exec', netns, process.execPath, main], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const [file, ...args] = [...(netns === undefined ? [] : ['ip', 'netns', 'exec', netns]), process.execPath, main];
+    this.#child = spawn(file!, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     this.#child.on('message', (news: ClientNews) => this.#onNews(news));
     this.#child.on('error', (error) => this.#fail(error.message));
     this.#child.on('exit', (code, signal) => this.#fail(`it ended with ${signal ?? `exit code ${code}`}`));
@@ -36,8 +39,8 @@ export class ClientProcess {
     return this.#ask({ type: 'start', ...order }, 'started');
   }
 
-  progress(): Promise<NewsOf<'progress'>> {
-    return this.#ask({ type: 'progress' }, 'progress');
+  progress(sinceNs = 0n): Promise<NewsOf<'progress'>> {
+    return this.#ask({ type: 'progress', sinceNs: sinceNs.toString() }, 'progress');
   }
 
   /** Ends the load, reads back what was acknowledged, and counts replies since `sinceNs`. */

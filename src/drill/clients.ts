@@ -51,6 +51,11 @@ export abstract class Client {
     this.#stopping = true;
   }
 
+  /** Of every reply so far, in order. */
+  get replyTimesNs(): readonly bigint[] {
+    return this.#replyTimesNs;
+  }
+
   report(sinceNs: bigint): ClientReport {
     const firstReplyNs = this.#replyTimesNs.find((time) => time >= sinceNs) ?? 0n;
     const silent = firstReplyNs === 0n ? 'no reply came any more' : undefined;

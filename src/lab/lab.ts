@@ -11,6 +11,8 @@ import { stringify } from 'yaml';
 import { z } from 'zod';
 import { callAgent, ControlError } from '../agent/control.js';
 import type { AgentStatus } from '../agent/agent.js';
+import { mountDisk, unmountDisks } from './disk.js';
+import { LabError } from './errors.js';
 import {
   addresses, createNetwork, existingNamespaces, hostNames, namespaces, processesIn, removeNetwork, topology,
   type HostName, type Topology,
@@ -21,16 +23,6 @@ const labsDir = '/run/colopp/labs';
 const agentPort = 7749;
 /** On each host's loopback. */
 const metricsPort = 9749;
-
-/** A lab that cannot be made or used. */
-export class LabError extends Error {
-  readonly code = 'LAB';
-
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'LabError';
-  }
-}
 
 const guestSchema = z.object({
   kernel: z.string(), initrd: z.string(), append: z.string(), mac: z.string(), memoryMiB: z.number(),
@@ -58,6 +50,8 @@ export interface LabOptions {
   vcpus?: number;
   /** Declare the guest's services, so that replies to reads leave before a checkpoint. */
   preRelease?: boolean;
+  /** Each agent's folders lie on a disk of their own, of this size, that can be filled. */
+  diskMiB?: number | undefined;
   /** Parts of the agents' configuration to change, by host. */
   overrides?: Partial<Record<HostName, Record<string, unknown>>>;
   /** Gives the making up; what is made of the lab is taken down again. */
@@ -105,7 +99,7 @@ export class Lab {
       mkdirSync(this.dir, { recursive: true, mode: 0o700 });
       if (!guest) return;
       writeFileSync(join(this.dir, 'secret'), randomBytes(32).toString('hex'), { mode: 0o600 });
-      for (const host of hostNames) this.#writeConfig(host, guest, options);
+      for (const host of hostNames) await this.#prepareHost(host, guest, options);
       for (const host of [...options.agents ?? hostNames].reverse()) await this.startAgent(host, options.signal);
     } catch (error) {
       await this.down();
@@ -190,14 +184,21 @@ export class Lab {
       while ((await pids()).length > 0 && performance.now() < deadlineMs) await sleep(30);
     }
     await removeNetwork(this.topology);
+    await unmountDisks(this.dir);
     rmSync(this.dir, { recursive: true, force: true });
     return { processes: found.length, namespaces: present };
   }
 
-  #writeConfig(host: HostName, guest: Guest, options: LabOptions): void {
+  /** Where everything of a host is. */
+  hostDir(host: HostName): string {
+    return join(this.dir, host);
+  }
+
+  async #prepareHost(host: HostName, guest: Guest, options: LabOptions): Promise<void> {
     const other = host === 'a' ? 'b' : 'a';
-    const dir = join(this.dir, host);
+    const dir = this.hostDir(host);
     mkdirSync(dir, { recursive: true, mode: 0o700 });
+    if (options.diskMiB !== undefined) await mountDisk(dir, options.diskMiB);
     const config = {
       host,
       role: host === 'a' ? 'primary' : 'secondary',

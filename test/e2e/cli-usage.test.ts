@@ -8,7 +8,7 @@ import { assertRefused, cli, colopp, ended } from './lab-harness.js';
 
 const commands = [
   [], ['agent'], ['status'], ['checkpoint'], ['failover'], ['start-alone'], ['doctor'],
-  ['lab'], ['lab', 'up'], ['lab', 'down'], ['lab', 'status'], ['demo'],
+  ['reprotect'], ['drill'], ['drill', 'run'], ['drill', 'check'], ['drill', 'list'], ['drill', 'schema'], ['lab'], ['lab', 'up'], ['lab', 'down'], ['lab', 'status'], ['demo'],
 ];
 
 for (const command of commands) {

@@ -1,0 +1,168 @@
+/** Where a drill takes place: a lab of its own, or a pair that runs already. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { callAgent, ControlError, type ControlCommand } from '../agent/control.js';
+import type { AgentStatus } from '../agent/agent.js';
+import { Cables } from '../lab/cables.js';
+import { demoGuest, Lab } from '../lab/lab.js';
+import { addresses, hostNames, type HostName } from '../lab/topology.js';
+import { ClientProcess } from './client-process.js';
+import { Faults } from './faults.js';
+import type { HostWord, MetricName, Script } from './script.js';
+
+const setUpTimeoutMs = 120_000;
+const statusTimeoutMs = 2000;
+const pollMs = 25;
+
+/** A step could not be done, or what it waits for did not happen. */
+export class StepError extends Error {
+  readonly code = 'DRILL_STEP';
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'StepError';
+  }
+}
+
+export class Stage {
+  readonly #sockets: ReadonlyMap<HostName, string>;
+  readonly #script: Script;
+  readonly #signal: AbortSignal;
+  readonly #lab: Lab | undefined;
+  /** Undefined without a lab. */
+  readonly cables: Cables | undefined;
+  readonly #faults: Faults | undefined;
+
+  /**
+   * Makes the lab, or finds the pair, and waits until it is protected. What was made is taken down
+   * again if that fails.
+   */
+  static async open(script: Script, labName: string, signal: AbortSignal): Promise<Stage> {
+    if (script.pair) {
+      const { a, b } = script.pair.agents;
+      const stage = new Stage(script, signal, new Map([['a' as const, a], ...(b === undefined ? [] : [['b', b] as const])]));
+      await stage.#untilReady();
+      return stage;
+    }
+    const lab = new Lab(labName);
+    const { vcpus, preRelease, diskMiB, agent } = script.lab ?? { vcpus: 1, preRelease: false, diskMiB: undefined, agent: {} };
+    let cables: Cables | undefined;
+    try {
+      await lab.up({ vcpus, preRelease, diskMiB, overrides: { a: agent, b: agent }, signal });
+      cables = await Cables.attach(lab.topology, demoGuest().mac);
+      const stage = new Stage(script, signal, new Map(hostNames.map((host) => [host, lab.socket(host)])), lab, cables);
+      await stage.#untilReady();
+      await lab.waitForGuest(setUpTimeoutMs, signal);
+      return stage;
+    } catch (error) {
+      cables?.close();
+      if (!(error instanceof Error && /exists already/.test(error.message))) await lab.down();
+      throw error;
+    }
+  }
+
+  private constructor(script: Script, signal: AbortSignal, sockets: ReadonlyMap<HostName, string>, lab?: Lab, cables?: Cables) {
+    this.#script = script;
+    this.#signal = signal;
+    this.#sockets = sockets;
+    this.#lab = lab;
+    this.cables = cables;
+    this.#faults = lab && cables ? new Faults(lab, cables) : undefined;
+  }
+
+  /** @throws StepError where there is none: what happens to a pair that is in use is not ours to decide */
+  get faults(): Faults {
+    if (!this.#faults) throw new StepError('This can be done in a lab only.');
+    return this.#faults;
+  }
+
+  get lab(): Lab | undefined {
+    return this.#lab;
+  }
+
+  async close(keepLab = false): Promise<void> {
+    this.cables?.close();
+    if (!keepLab) await this.#lab?.down();
+  }
+
+  // ---- agents ------------------------------------------------------------------
+
+  /** What a host's agent says; undefined if it does not answer. */
+  async status(host: HostName): Promise<AgentStatus | undefined> {
+    const socket = this.#sockets.get(host);
+    if (socket === undefined || this.#faults?.isDown(host)) return undefined;
+    try {
+      return await callAgent(socket, { command: 'status', brief: true }, { timeoutMs: statusTimeoutMs }) as AgentStatus;
+    } catch (error) {
+      if (error instanceof ControlError) return undefined;
+      throw error;
+    }
+  }
+
+  async call(host: HostName, command: ControlCommand): Promise<unknown> {
+    const socket = this.#sockets.get(host);
+    if (socket === undefined) throw new StepError(`The agent of host ${host} cannot be asked: the drill does not name its socket (pair.agents.${host}).`);
+    return callAgent(socket, { command });
+  }
+
+  /** The host that is meant, by its part at this moment. */
+  async hostOf(word: HostWord): Promise<HostName> {
+    if (word === 'a' || word === 'b') return word;
+    const active = (await this.#all()).filter(([, status]) => status?.active);
+    if (active.length !== 1) throw new StepError(`There is no one primary at this moment: ${active.length === 0 ? 'no host says' : 'both say'} that it runs the VM. Name the host: a or b.`);
+    const [primary] = active[0]!;
+    return word === 'primary' ? primary : other(primary);
+  }
+
+  /** Waits until `reached` says so. @throws StepError after `withinMs`, with what the hosts said last */
+  async until(what: string, withinMs: number, reached: () => Promise<boolean>): Promise<void> {
+    const deadlineMs = performance.now() + withinMs;
+    while (!await reached()) {
+      if (performance.now() > deadlineMs) throw new StepError(`${what} was not so within ${withinMs / 1000} s: ${await this.inWords()}.`);
+      await sleep(pollMs, undefined, { signal: this.#signal });
+    }
+  }
+
+  /** Whether the pair, as far as it can be asked, is protected. */
+  async isProtected(): Promise<boolean> {
+    return (await this.#all()).every(([, status]) => status?.protected);
+  }
+
+  async metric(host: HostName, name: MetricName): Promise<number | undefined> {
+    const status: unknown = await this.status(host);
+    const value = name.split('.').reduce<unknown>((inner, part) => (inner as Record<string, unknown> | null | undefined)?.[part], status);
+    return typeof value === 'number' ? value : undefined;
+  }
+
+  /** What every host says of itself, for people. */
+  async inWords(): Promise<string> {
+    return (await this.#all()).map(([host, status]) => (status
+      ? `${host} is ${status.role}, ${status.phase}${status.reason === '' ? '' : ` (${status.reason})`}`
+      : `${host} does not answer`)).join('; ');
+  }
+
+  async #all(): Promise<[HostName, AgentStatus | undefined][]> {
+    return Promise.all([...this.#sockets.keys()].map(async (host) => [host, await this.status(host)] as [HostName, AgentStatus | undefined]));
+  }
+
+  async #untilReady(): Promise<void> {
+    await this.until('The pair is protected', setUpTimeoutMs, () => this.isProtected());
+  }
+
+  // ---- clients -----------------------------------------------------------------
+
+  async startClients(): Promise<{ clients: ClientProcess; connections: number }> {
+    const { load, pair } = this.#script;
+    const { address: guest, redisPort, httpPort } = pair?.service ?? { address: addresses.guest, redisPort: demoGuest().ports.redis, httpPort: demoGuest().ports.http };
+    const clients = new ClientProcess(this.#lab?.topology.client);
+    try {
+      const { connections } = await clients.start({ guest, redisPort, httpPort, ...load });
+      return { clients, connections };
+    } catch (error) {
+      clients.kill();
+      throw error;
+    }
+  }
+}
+
+export const other = (host: HostName): HostName => (host === 'a' ? 'b' : 'a');
