@@ -6,7 +6,7 @@
  *   gate_out      tap, tcx/ingress    what the guest sends
  *   gate_in       tap, tcx/egress     what the guest is about to receive
  *   gate_release  hold tap, tcx/ingress  what the hold thread gives back
- *   gate_ack      tunnel, tcx/ingress what the secondary has logged
+ *   gate_ack      tunnel, tcx/ingress what the secondary has logged, and says
  *
  * A held packet leaves through the hold tap, waits in the hold thread, is
  * written back without its tag, gets a mark no guest can set, and runs through
@@ -38,13 +38,19 @@ _Static_assert(sizeof(struct hold_tag) == HOLD_TAG_BYTES, "the tag's size is par
 const volatile __u32 tap_ifindex;
 const volatile __u32 hold_ifindex;
 const volatile __u32 release_mark;
-const volatile bool follow_flows; /* services are declared: see flow.h */
+const volatile bool follow_flows; /* services are declared, or inputs mirrored: see flow.h */
+const volatile __u32 log_mark; /* on what the input log gives to the guest; 0: there is none */
+const volatile __u32 shadow_ifindex; /* where shadow outputs go; 0: nowhere */
 
 /* Written by the control plane at any time, by plain stores into mapped memory. */
 enum gate_mode mode = GATE_PASS;
 /* While protected, nothing leaves at or after this CLOCK_MONOTONIC time: a
  * frozen, dead or partitioned control plane is silenced by the kernel. */
 __u64 lease_until_ns = 0;
+/* Of the packets that leave early, so many of 2^32 are audited. */
+__u32 audit_share = 0;
+/* Shadow outputs are wanted. */
+bool comparing = false;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -93,9 +99,10 @@ static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
 	}
 }
 
-static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns)
+static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns, enum hold_flags flags)
 {
 	struct hold_tag tag = {
+		.flags = flags,
 		.ethertype = bpf_htons(HOLD_ETHERTYPE),
 		.gso_size = skb->gso_size,
 		.time_ns = now_ns,
@@ -108,10 +115,28 @@ static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns)
 		count(GATE_OUT_UNTAGGABLE, tag.frame_bytes);
 		return TCX_DROP;
 	}
-	count(GATE_OUT_HELD, tag.frame_bytes);
+	count(flags & HOLD_AUDIT ? GATE_OUT_AUDITED : GATE_OUT_HELD, tag.frame_bytes);
 	/* With the hold thread gone, its tap is gone too and the packet is
 	 * dropped here: a packet lost like any lost packet, never one leaked. */
 	return bpf_redirect(hold_ifindex, 0);
+}
+
+/*
+ * A packet leaves before a checkpoint.  Of those that are to be audited the
+ * clone leaves, by the way of what is released, because the packet itself gets
+ * the tag.
+ */
+static __always_inline int early(struct __sk_buff *skb, __u64 now_ns)
+{
+	if (!audit_share || bpf_get_prandom_u32() >= audit_share)
+		return verdict(skb, GATE_OUT_EARLY, TCX_NEXT);
+	skb->mark = release_mark;
+	if (bpf_clone_redirect(skb, tap_ifindex, BPF_F_INGRESS)) {
+		skb->mark = 0;
+		return verdict(skb, GATE_OUT_EARLY, TCX_NEXT);
+	}
+	skb->mark = 0;
+	return hold(skb, now_ns, HOLD_AUDIT);
 }
 
 SEC("tcx/ingress")
@@ -130,6 +155,8 @@ int gate_out(struct __sk_buff *skb)
 		return verdict(skb, released ? GATE_OUT_RELEASED : GATE_OUT_PASSED, TCX_NEXT);
 	case GATE_PROTECTED:
 		break;
+	case GATE_SHADOWED:
+		return verdict(skb, GATE_OUT_SHADOW, TCX_NEXT);
 	default:
 		return verdict(skb, GATE_OUT_CLOSED, TCX_DROP);
 	}
@@ -142,8 +169,8 @@ int gate_out(struct __sk_buff *skb)
 	if (is_neighbour_discovery(skb))
 		return verdict(skb, GATE_OUT_NEIGHBOUR, TCX_NEXT);
 	if (follow_flows && flow_output(skb, true, now_ns))
-		return verdict(skb, GATE_OUT_EARLY, TCX_NEXT);
-	return hold(skb, now_ns);
+		return early(skb, now_ns);
+	return hold(skb, now_ns, 0);
 }
 
 /* What the guest is about to read: followed, and while protected mirrored to
@@ -185,6 +212,12 @@ int gate_in(struct __sk_buff *skb)
 		if (follow_flows)
 			input(skb, now == GATE_PROTECTED);
 		return verdict(skb, GATE_IN_PASSED, TCX_NEXT);
+	case GATE_SHADOWED:
+		if (!log_mark || skb->mark != log_mark)
+			return verdict(skb, GATE_IN_CLOSED, TCX_DROP);
+		/* The tap counts it as read, like any other. */
+		__sync_fetch_and_add(&unnumbered_inputs, 1);
+		return verdict(skb, GATE_IN_PASSED, TCX_NEXT);
 	default:
 		return verdict(skb, GATE_IN_CLOSED, TCX_DROP);
 	}
@@ -197,9 +230,47 @@ int gate_release(struct __sk_buff *skb)
 	return bpf_redirect(tap_ifindex, BPF_F_INGRESS);
 }
 
-/* From the tunnel: tells what the secondary has in its input log. */
+/*
+ * What the secondary's guest says.  True if the packet was such; then `*code` is
+ * what becomes of it.  Whether it belongs to the checkpoint that counts, the hold
+ * thread knows.
+ */
+static __always_inline bool shadow_output(struct __sk_buff *skb, int *code)
+{
+	struct shadow_tag tag = {
+		.hold = {
+			.ethertype = bpf_htons(HOLD_ETHERTYPE),
+			.gso_size = skb->gso_size,
+			.time_ns = bpf_ktime_get_ns(),
+			.magic = SHADOW_MAGIC,
+			.frame_bytes = skb->len,
+		},
+	};
+	struct bpf_tunnel_key key = {};
+	__u32 policy = 0;
+
+	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), mirror_ipv6 ? BPF_F_TUNINFO_IPV6 : 0) ||
+	    bpf_skb_get_tunnel_opt(skb, &policy, sizeof(policy)) != sizeof(policy) ||
+	    policy != SHADOW_OUTPUT_POLICY)
+		return false;
+	tag.epoch = key.tunnel_id;
+	if (!mirror_is_peer(&key) || !comparing || mode != GATE_PROTECTED || !shadow_ifindex ||
+	    bpf_skb_change_head(skb, sizeof(tag), 0) || bpf_skb_store_bytes(skb, 0, &tag, sizeof(tag), 0)) {
+		*code = verdict(skb, GATE_SHADOW_DROPPED, TCX_DROP);
+	} else {
+		count(GATE_SHADOW_OUTPUTS, tag.hold.frame_bytes);
+		*code = bpf_redirect(shadow_ifindex, 0);
+	}
+	return true;
+}
+
+/* From the tunnel: tells what the secondary has in its input log, and what its guest says. */
 SEC("tcx/ingress")
 int gate_ack(struct __sk_buff *skb)
 {
-	return mirror_acked(skb) ? TCX_DROP : TCX_NEXT;
+	int code;
+
+	if (mirror_acked(skb))
+		return TCX_DROP;
+	return shadow_output(skb, &code) ? code : TCX_NEXT;
 }

@@ -47,6 +47,14 @@ static __always_inline bool mirror_acked(struct __sk_buff *skb)
 	return true;
 }
 
+static __always_inline bool mirror_is_peer(const struct bpf_tunnel_key *key)
+{
+	if (!mirror_ipv6)
+		return key->remote_ipv4 == mirror_peer[0];
+	return key->remote_ipv6[0] == mirror_peer[0] && key->remote_ipv6[1] == mirror_peer[1] &&
+	       key->remote_ipv6[2] == mirror_peer[2] && key->remote_ipv6[3] == mirror_peer[3];
+}
+
 static __always_inline __u64 mirror_number(void)
 {
 	return __sync_fetch_and_add(&input_iseq, 1) + 1;

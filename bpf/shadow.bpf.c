@@ -43,6 +43,16 @@ enum shadow_mode mode = SHADOW_STANDBY;
  * most.  Of all flows, because one is as good as another: who never saw the
  * primary sees them moved from the beginning. */
 __u32 ts_offset = 0;
+/* Flows of another generation are void: each checkpoint that an active
+ * secondary's guest loads begins one. */
+__u32 generation = 0;
+/* While SHADOW_ACTIVE. */
+enum shadow_forward forward = FORWARD_NONE;
+/* With FORWARD_DIRTY: what came before has been settled. */
+__u64 clean_ns = 0;
+
+/* When the newest input came that may be a write. */
+__u64 write_ns = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -123,21 +133,18 @@ int shadow_log(struct __sk_buff *skb)
 			return TCX_NEXT;
 		return verdict(SHADOW_MALFORMED, TCX_DROP);
 	}
+	if (policy & MIRROR_WRITE)
+		write_ns = bpf_ktime_get_ns();
 	return to_log(skb, key.tunnel_id & ((1u << MIRROR_ISEQ_BITS) - 1), policy & MIRROR_SEGMENTS,
 		      policy & MIRROR_WRITE ? LOG_WRITE : 0, SHADOW_LOGGED);
 }
 
-SEC("tcx/ingress")
-int shadow_write(struct __sk_buff *skb)
+/* Sends a packet through the tunnel to the primary. */
+static __always_inline int to_primary(struct __sk_buff *skb, __u32 vni, enum shadow_counter which)
 {
-	struct bpf_tunnel_key key = { .tunnel_ttl = 64 };
+	struct bpf_tunnel_key key = { .tunnel_id = vni, .tunnel_ttl = 64 };
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
-	if (skb->protocol != bpf_htons(INPUT_ACK_ETHERTYPE)) {
-		count(SHADOW_INJECTED);
-		skb->mark = replay_mark;
-		return bpf_redirect(tap_ifindex, 0);
-	}
 	if (tunnel_ipv6) {
 		flags |= BPF_F_TUNINFO_IPV6;
 		for (int i = 0; i < 4; i++)
@@ -147,8 +154,18 @@ int shadow_write(struct __sk_buff *skb)
 	}
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
 		return TCX_DROP;
-	count(SHADOW_ACKS);
+	count(which);
 	return bpf_redirect(tunnel_ifindex, 0);
+}
+
+SEC("tcx/ingress")
+int shadow_write(struct __sk_buff *skb)
+{
+	if (skb->protocol == bpf_htons(INPUT_ACK_ETHERTYPE))
+		return to_primary(skb, 0, SHADOW_ACKS);
+	count(SHADOW_INJECTED);
+	skb->mark = replay_mark;
+	return bpf_redirect(tap_ifindex, 0);
 }
 
 /* ---- translation ---- */
@@ -157,11 +174,14 @@ int shadow_write(struct __sk_buff *skb)
 static __always_inline struct shadow_flow *flow_of(const struct shadow_key *key, bool make)
 {
 	struct shadow_flow *f = bpf_map_lookup_elem(&shadow_flows, key);
+	bool stale = f && f->generation != generation;
 
+	if (stale)
+		f = NULL;
 	if (!f && make) {
-		struct shadow_flow fresh = { .ts_delta = ts_offset };
+		struct shadow_flow fresh = { .ts_delta = ts_offset, .generation = generation };
 
-		bpf_map_update_elem(&shadow_flows, key, &fresh, BPF_NOEXIST);
+		bpf_map_update_elem(&shadow_flows, key, &fresh, stale ? BPF_ANY : BPF_NOEXIST);
 		f = bpf_map_lookup_elem(&shadow_flows, key);
 		if (!f)
 			count(SHADOW_FLOWS_FULL);
@@ -170,11 +190,15 @@ static __always_inline struct shadow_flow *flow_of(const struct shadow_key *key,
 }
 
 /*
- * Flows begin to exist here during the replay only, because only those that are
- * as old as the takeover differ in more than their timestamps.
+ * Flows begin to exist here while the log goes in only, because only those that
+ * are as old as the takeover differ in more than their timestamps.
  */
 static __always_inline void translate(struct __sk_buff *skb, bool from_guest, bool replay)
 {
+	enum shadow_mode now = mode; /* read once: it may change meanwhile */
+	bool from_log = replay && (now == SHADOW_REPLAY || now == SHADOW_ACTIVE);
+	enum probing probing = !from_log ? PROBE_NEVER : now == SHADOW_REPLAY ? PROBE_FIRST : PROBE_LATER;
+	bool make = from_log || (from_guest && (now == SHADOW_REPLAY || now == SHADOW_ACTIVE));
 	struct edit e = {};
 	struct tcp_header *header;
 	struct shadow_flow *f;
@@ -186,14 +210,14 @@ static __always_inline void translate(struct __sk_buff *skb, bool from_guest, bo
 		count(SHADOW_OPAQUE);
 		return;
 	}
-	f = flow_of(&s.key, mode == SHADOW_REPLAY && (from_guest || replay) && !(s.flags & TCP_RST));
+	f = flow_of(&s.key, make && !(s.flags & TCP_RST));
 	now_ns = bpf_ktime_get_ns();
 	if (f) {
 		bpf_spin_lock(&f->lock);
 		if (from_guest)
 			flow_output(f, &s, ts_offset, now_ns, &e);
 		else
-			flow_input(f, &s, replay && mode == SHADOW_REPLAY, ts_offset, now_ns, &e);
+			flow_input(f, &s, probing, ts_offset, now_ns, &e);
 		bpf_spin_unlock(&f->lock);
 	} else if (from_guest) {
 		e.tsval = ts_offset;
@@ -227,12 +251,38 @@ int shadow_in(struct __sk_buff *skb)
 		break;
 	case SHADOW_LIVE:
 		break;
+	case SHADOW_ACTIVE:
+		/* The log is all that this guest may know of the world. */
+		if (!replay)
+			return verdict(SHADOW_IN_DROPPED, TCX_DROP);
+		break;
 	default:
 		return verdict(SHADOW_IN_DROPPED, TCX_DROP);
 	}
 	if (ip)
 		translate(skb, false, replay);
 	return verdict(SHADOW_IN_PASSED, TCX_NEXT);
+}
+
+static __always_inline bool wanted_by_primary(void)
+{
+	return forward == FORWARD_ALL || (forward == FORWARD_DIRTY && write_ns > clean_ns);
+}
+
+/* What an active secondary's guest says is for the primary's hold thread only. */
+static __always_inline int shadow_output(struct __sk_buff *skb)
+{
+	__u32 policy = SHADOW_OUTPUT_POLICY;
+	int code;
+
+	if (!is_ip(skb))
+		return verdict(SHADOW_OUT_DROPPED, TCX_DROP);
+	/* Not only what is sent on: the numbers are needed for what goes in. */
+	translate(skb, true, false);
+	if (!wanted_by_primary())
+		return verdict(SHADOW_OUT_DROPPED, TCX_DROP);
+	code = to_primary(skb, generation, SHADOW_FORWARDED);
+	return bpf_skb_set_tunnel_opt(skb, &policy, sizeof(policy)) ? TCX_DROP : code;
 }
 
 SEC("tcx/ingress")
@@ -244,6 +294,8 @@ int shadow_out(struct __sk_buff *skb)
 	case SHADOW_REPLAY:
 	case SHADOW_LIVE:
 		break;
+	case SHADOW_ACTIVE:
+		return shadow_output(skb);
 	default:
 		return verdict(SHADOW_OUT_DROPPED, TCX_DROP);
 	}
@@ -261,7 +313,10 @@ __u64 sweep_used_ns = 0;
 
 static long sweep_flow(void *map, const struct shadow_key *key, struct shadow_flow *f, void *unused)
 {
-	if ((f->ended_ns && f->ended_ns < sweep_ended_ns) || f->used_ns < sweep_used_ns)
+	/* A takeover in the middle of a checkpoint goes back to the generation before. */
+	bool stale = f->generation != generation && f->used_ns < sweep_ended_ns;
+
+	if (stale || (f->ended_ns && f->ended_ns < sweep_ended_ns) || f->used_ns < sweep_used_ns)
 		bpf_map_delete_elem(map, key);
 	return 0;
 }

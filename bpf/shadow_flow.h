@@ -95,8 +95,15 @@ static __always_inline __u32 echo_of(const struct shadow_flow *f, const struct s
 	return echo;
 }
 
-/* A segment for the guest.  `replay`: it comes from the log and may come again. */
-static __always_inline void flow_input(struct shadow_flow *f, const struct segment *s, bool replay,
+/* What a segment from the log may be turned into, to make the guest speak. */
+enum probing {
+	PROBE_NEVER = 0,
+	PROBE_FIRST, /* a probe at once: the guest was set back by much */
+	PROBE_LATER, /* if it has not answered: most likely it knows all of this */
+};
+
+/* A segment for the guest. */
+static __always_inline void flow_input(struct shadow_flow *f, const struct segment *s, enum probing probing,
 				       __u32 ts_offset, __u64 now_ns, struct edit *e)
 {
 	__u32 ack;
@@ -113,10 +120,12 @@ static __always_inline void flow_input(struct shadow_flow *f, const struct segme
 	else if (f->state == SHADOW_SYN_ACK && (s->flags & TCP_ACK)) {
 		flow_learn(f, s, ts_offset);
 		e->learned = f->seq_delta != 0;
-	} else if (f->state == SHADOW_SILENT && replay) {
+	} else if (f->state == SHADOW_SILENT && (probing == PROBE_FIRST || (probing == PROBE_LATER && f->tried))) {
 		e->probe = true;
 		e->seq = -PROBE_SHIFT;
 	}
+	if (s->span)
+		f->tried = 1;
 	if (s->flags & TCP_FIN) {
 		f->fins |= CLIENT_FIN;
 		if (f->fins == (CLIENT_FIN | GUEST_FIN))
@@ -146,7 +155,7 @@ static __always_inline void flow_output(struct shadow_flow *f, const struct segm
 		flow_begin(f, ts_offset);
 		f->state = SHADOW_KNOWN;
 		f->snd_max = end;
-	} else if ((s->flags & TCP_SYN) && f->state <= SHADOW_SYN_ACK && f->state != SHADOW_SILENT) {
+	} else if ((s->flags & TCP_SYN) && f->state <= SHADOW_SYN_ACK) {
 		f->guest_isn = s->seq;
 		f->stamped = 0;
 		f->snd_max = end;

@@ -81,6 +81,10 @@ enum gate_mode {
 	GATE_PASS = 0,	    /* unprotected: everything passes */
 	GATE_PROTECTED = 1, /* output is held until it is released */
 	GATE_CLOSED = 2,    /* nothing passes in either direction */
+	/* For an active secondary: closed for the world; what comes from the input
+	 * log goes in, and what the guest says goes to the shadow programs, which
+	 * are next and let none of it out. */
+	GATE_SHADOWED = 3,
 };
 
 /* Every packet the gate sees is counted once, under what became of it. */
@@ -93,8 +97,12 @@ enum gate_counter {
 	GATE_OUT_CLOSED,	 /* dropped: closed */
 	GATE_OUT_UNTAGGABLE,	 /* dropped: no room for the tag */
 	GATE_OUT_EARLY,		 /* left at once while protected: see flow.h */
+	GATE_OUT_AUDITED,	 /* left at once, and a clone went to the hold thread */
+	GATE_OUT_SHADOW,	 /* to the shadow programs */
 	GATE_IN_PASSED,
 	GATE_IN_CLOSED,
+	GATE_SHADOW_OUTPUTS,	 /* from the secondary's guest to the hold thread; not the gate's own */
+	GATE_SHADOW_DROPPED,	 /* the same, but unwanted or without room for the tag */
 	GATE_IN_UNMIRRORED,	 /* could not be mirrored; counted as passed, too */
 	GATE_COUNTERS,
 };
@@ -136,12 +144,27 @@ enum log_flags {
 	LOG_LIVE = 2,  /* not from the tunnel: a client sent it here after the takeover */
 };
 
+/*
+ * A shadow output goes through the same tunnel the other way, untouched but for
+ * its TCP numbers: the generation of its flow in the VNI, and this policy, which
+ * no mirrored input has.
+ */
+#define SHADOW_OUTPUT_POLICY 0x8000u
+
+/* Which shadow outputs the secondary sends to the primary. */
+enum shadow_forward {
+	FORWARD_NONE = 0,
+	FORWARD_DIRTY = 1, /* while a write may be in doubt */
+	FORWARD_ALL = 2,
+};
+
 /* What the secondary's tap lets through. */
 enum shadow_mode {
 	SHADOW_STANDBY = 0, /* nothing */
 	SHADOW_REPLAY = 1,  /* the log goes in; what clients send waits behind it */
 	SHADOW_LIVE = 2,    /* everything, rewritten where a flow needs it */
 	SHADOW_OFF = 3,	    /* everything, untouched */
+	SHADOW_ACTIVE = 4,  /* the log goes in; what the guest says goes to the primary */
 };
 
 /* One TCP connection of the guest.  IPv4 addresses are mapped into IPv6. */
@@ -161,7 +184,8 @@ enum shadow_flow_state {
 	SHADOW_KNOWN = 3,   /* seq_delta and ts_delta are right */
 };
 
-/* What is known of it since the takeover.  Sequence numbers in host order. */
+/* What is known of it since the takeover, or since an active secondary's guest
+ * was set to a checkpoint.  Sequence numbers in host order. */
 struct shadow_flow {
 	struct bpf_spin_lock lock;
 	enum shadow_flow_state state;
@@ -175,8 +199,10 @@ struct shadow_flow {
 	__u8 acked;
 	__u8 stamped;
 	__u8 fins; /* FIN seen, 1: of the client, 2: of the guest */
-	__u8 reserved;
+	__u8 tried; /* something to acknowledge has gone in */
 	__u32 replies;	/* packets with payload that the guest has sent */
+	__u32 generation; /* it belongs to this one, and is void in any other */
+	__u32 reserved;
 	__u64 used_ns;	/* CLOCK_MONOTONIC of the newest packet */
 	__u64 ended_ns; /* of the FIN or RST that ended it, 0: not ended */
 };
@@ -201,6 +227,7 @@ enum shadow_counter {
 	SHADOW_CLAMPED,	      /* acknowledged more than the guest has sent */
 	SHADOW_PROBES,	      /* went in as an old segment, only to make the guest speak */
 	SHADOW_LEARNED,	      /* flows whose other initial sequence number was learned */
+	SHADOW_FORWARDED,     /* from an active secondary's guest to the primary */
 	SHADOW_OPAQUE,	      /* not plain TCP, or authenticated: untouched */
 	SHADOW_FLOWS_FULL,    /* no room for the flow: its sequence numbers stay as they are */
 	SHADOW_COUNTERS,

@@ -32,13 +32,15 @@ export interface GateOptions {
   services?: readonly DeclaredService[];
   /** Where the VM's inputs are mirrored to while it is protected; undefined: nowhere. */
   mirror?: { tunnel: string; peerAddress: string } | undefined;
+  /** On what the input log gives to the VM; see ShadowOptions. */
+  logMark?: number;
   /** See TapHoldOptions.onNotice. */
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
 }
 
 /** What has become of the VM's packets since the gate was opened. */
 export interface GateStats {
-  mode: 'pass' | 'protected' | 'closed';
+  mode: keyof typeof modes;
   heldPackets: number;
   heldBytes: number;
   /** How long the oldest held packet has waited; 0 if none does. */
@@ -67,7 +69,11 @@ export interface GateStats {
 /** Of a line of /proc/net/dev, behind the name: eight numbers received, bytes and packets transmitted. */
 const txPacketsField = 9;
 
-const modes = { pass: GateMode.GATE_PASS, protected: GateMode.GATE_PROTECTED, closed: GateMode.GATE_CLOSED } as const;
+const modes = {
+  pass: GateMode.GATE_PASS, protected: GateMode.GATE_PROTECTED, closed: GateMode.GATE_CLOSED,
+  /** Of an active secondary: closed for the world, but what the input log gives goes in. */
+  shadowed: GateMode.GATE_SHADOWED,
+} as const;
 
 export class Gate {
   readonly #options: GateOptions;
@@ -237,12 +243,13 @@ export async function probeGate(): Promise<void> {
 }
 
 /** Loads the programs and attaches them to `tap` and the hold tap, closed, in place of an earlier agent's. */
-function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptions, 'services' | 'mirror'>): GateObjects {
+function attach(tap: string, hold: TapHold, { services, mirror, logMark }: Pick<GateOptions, 'services' | 'mirror' | 'logMark'>): GateObjects {
   const specs = openGate();
   const { rodata, bss } = specs.globals;
   rodata.tap_ifindex.set(ifIndex(tap));
   rodata.hold_ifindex.set(hold.ifIndex);
-  rodata.follow_flows.set((services ?? []).length > 0);
+  rodata.follow_flows.set((services ?? []).length > 0 || mirror !== undefined);
+  rodata.log_mark.set(logMark ?? 0);
   if (mirror) {
     const peer = tunnelAddress(mirror.peerAddress);
     rodata.mirror_ifindex.set(ifIndex(mirror.tunnel));

@@ -1,7 +1,8 @@
 /**
  * The secondary's half of input replication: the input log behind the tunnel, and
- * the programs on the VM's tap that give the log to the VM after a takeover and
- * translate between it and the clients that it inherits.
+ * the programs on the VM's tap that give the log to the VM, at once if it is
+ * active, else after a takeover, and translate between it and the clients of the
+ * primary. What an active secondary's VM says goes to the primary.
  *
  * The programs stay attached to the VM's tap when this process dies, as the
  * gate's do: connections that are being translated must not break by that.
@@ -12,7 +13,7 @@ import { ifIndex } from 'libbpf-napi';
 import { InputLog, type LogNotice, type LogStats, type ReplayStats } from 'tap-hold';
 import { attachInPlace } from './attach-in-place.js';
 import { silenceIpv6 } from './silence-ipv6.js';
-import { openShadow, ShadowCounter, ShadowMode, type ShadowObjects } from './skel/shadow.skel.js';
+import { openShadow, ShadowCounter, ShadowForward, ShadowMode, type ShadowObjects } from './skel/shadow.skel.js';
 import { tunnelAddress } from './tunnel.js';
 
 export interface ShadowOptions {
@@ -30,6 +31,8 @@ export interface ShadowOptions {
   limitPackets?: number;
   limitBytes?: number;
   limitAgeMs?: number;
+  /** On what the log gives to the VM. The gate must know it, too. Not 0. */
+  logMark?: number;
   /** See LogNotice: each asks for a checkpoint. */
   onNotice: (notice: LogNotice, value: bigint) => void;
 }
@@ -37,7 +40,7 @@ export interface ShadowOptions {
 export interface TakeOverOptions {
   /**
    * At least how far the VM's clock is behind the primary's when it begins to run: the time since the
-   * STOP of the last committed checkpoint. Too much does no harm; too little makes clients drop what
+   * STOP of the last committed checkpoint. Of no interest if the VM was active. Too much does no harm; too little makes clients drop what
    * the VM says, until its clock has caught up.
    */
   clockBehindMs: number;
@@ -61,6 +64,8 @@ export interface ShadowStats {
   /** While standing by. */
   droppedInputPackets: number;
   droppedOutputPackets: number;
+  /** From an active secondary's VM to the primary. */
+  forwardedPackets: number;
   inputPackets: number;
   outputPackets: number;
   /** Of these, changed on the way. */
@@ -79,7 +84,12 @@ export interface ShadowStats {
 
 const modes = {
   standby: ShadowMode.SHADOW_STANDBY, replay: ShadowMode.SHADOW_REPLAY, live: ShadowMode.SHADOW_LIVE, off: ShadowMode.SHADOW_OFF,
+  active: ShadowMode.SHADOW_ACTIVE,
 } as const;
+const forwards = { none: ShadowForward.FORWARD_NONE, dirty: ShadowForward.FORWARD_DIRTY, all: ShadowForward.FORWARD_ALL } as const;
+
+/** Which of an active secondary's outputs go to the primary: all, those since a write came, or none. */
+export type ShadowForwarding = keyof typeof forwards;
 
 const nsPerMs = 1_000_000n;
 /** Ended connections may still repeat their last segments. */
@@ -88,12 +98,16 @@ const lingerNs = 60_000n * nsPerMs;
 const idleNs = 5n * 24n * 3_600_000n * nsPerMs;
 const sweepMs = 10_000;
 const endOfTime = (1n << 64n) - 1n;
+/** What the clock of an active secondary's VM may be behind the primary's: they load and run at almost the same time. */
+const activeBehindMs = 200;
 
 export class Shadow {
   readonly #log: InputLog;
   readonly #objects: ShadowObjects;
   readonly #sweeper: NodeJS.Timeout;
   #mode: ShadowStats['mode'] = 'standby';
+  /** Of the flows that the VM has, while it is active; a checkpoint on its way has begun the next. */
+  #generation = 0;
 
   /**
    * Makes the log tap and attaches the programs, standing by: nothing passes the VM's tap.
@@ -136,23 +150,67 @@ export class Shadow {
     this.#log.reset(epoch, nextIseq);
   }
 
+  /** Which of an active secondary's outputs the primary wants. */
+  forward(what: ShadowForwarding): void {
+    this.#objects.globals.bss.forward.set(forwards[what]);
+  }
+
+  /** The VM has stopped for a checkpoint: nothing goes in until {@link activate}, or a takeover. */
+  suspend(): void {
+    this.#log.suspend();
+  }
+
+  /**
+   * The primary's VM has stopped for a checkpoint, and this one is stopped, too: what it says from here
+   * on, once it has loaded that, is of `generation`, a number of 24 bits.
+   */
+  begin(generation: number): void {
+    this.#objects.globals.bss.generation.set(generation);
+  }
+
+  /**
+   * The VM has loaded the checkpoint that {@link forget} was told of and {@link begin} announced, and
+   * runs: it gets what is logged, and what comes as it comes.
+   * @param cleanNs only writes that came after this CLOCK_MONOTONIC time may be in doubt
+   */
+  activate(cleanNs: bigint): void {
+    const { globals: { bss }, maps } = this.#objects;
+    this.#generation = bss.generation.get();
+    bss.clean_ns.set(cleanNs);
+    bss.ts_offset.set(activeBehindMs);
+    this.#setMode('active');
+    this.#log.deliver({ flowsFd: maps.shadow_flows.raw.fd, generation: this.#generation });
+  }
+
+  /** The VM that was active is so no more: nothing goes in, and nothing comes out. */
+  standBy(): void {
+    this.#setMode('standby');
+  }
+
   /** A commit: the primary's VM had read all input up to `iseq` before STOP. The last `margin` of it is kept. */
   forget(iseq: bigint, margin = 0): void {
     this.#log.forget(iseq, margin);
   }
 
   /**
-   * Gives the log to the VM, which runs now, and lets it speak. What clients send meanwhile waits
-   * behind the log. Call it once nobody else speaks for the VM; the gate may be opened before or after.
+   * Gives the log to the VM, which runs now, and lets it speak; if it was active, what it has not had
+   * of the log. What clients send meanwhile waits behind the log. Call it once nobody else speaks for
+   * the VM; the gate may be opened before or after.
    * @returns once the log has been replayed, and clients reach the VM directly
    */
   async takeOver({ clockBehindMs, limitMs }: TakeOverOptions): Promise<ReplayStats> {
     if (!(clockBehindMs >= 0 && clockBehindMs < 2 ** 31)) throw new RangeError(`A VM's clock cannot be ${clockBehindMs} ms behind.`);
-    const { globals, maps } = this.#objects;
-    this.#forgetFlows();
-    globals.bss.ts_offset.set(Math.ceil(clockBehindMs));
+    const { globals: { bss }, maps } = this.#objects;
+    if (this.#mode === 'active') {
+      // It goes on from where it is, not from a checkpoint that it has not loaded.
+      bss.generation.set(this.#generation);
+    } else {
+      this.#generation = bss.generation.get();
+      this.#forgetFlows();
+      bss.ts_offset.set(Math.ceil(clockBehindMs));
+    }
     this.#setMode('replay');
-    const stats = await this.#log.replay({ flowsFd: maps.shadow_flows.raw.fd, ...(limitMs === undefined ? {} : { limitMs }) });
+    const stats = await this.#log.replay({ flowsFd: maps.shadow_flows.raw.fd, generation: this.#generation, ...(limitMs === undefined ? {} : { limitMs }) });
     this.#setMode('live');
     return stats;
   }
@@ -179,6 +237,7 @@ export class Shadow {
       liveLoggedPackets: count(ShadowCounter.SHADOW_LIVE_LOGGED),
       droppedInputPackets: count(ShadowCounter.SHADOW_IN_DROPPED),
       droppedOutputPackets: count(ShadowCounter.SHADOW_OUT_DROPPED),
+      forwardedPackets: count(ShadowCounter.SHADOW_FORWARDED),
       inputPackets: count(ShadowCounter.SHADOW_IN_PASSED),
       outputPackets: count(ShadowCounter.SHADOW_OUT_PASSED),
       rewrittenInputPackets: count(ShadowCounter.SHADOW_IN_REWRITTEN),
@@ -216,10 +275,15 @@ export class Shadow {
   }
 }
 
+/** A mark for packets that nobody can guess. */
+export function newMark(): number {
+  return randomInt(1, 2 ** 32 - 1);
+}
+
 const before = (timeNs: bigint, byNs: bigint): bigint => (timeNs > byNs ? timeNs - byNs : 0n);
 
 /** Loads the programs and attaches them, in place of an earlier agent's. */
-function attach({ tap, tunnel, peerAddress }: ShadowOptions, log: InputLog): ShadowObjects {
+function attach({ tap, tunnel, peerAddress, logMark = newMark() }: ShadowOptions, log: InputLog): ShadowObjects {
   const specs = openShadow();
   const { rodata } = specs.globals;
   const peer = tunnelAddress(peerAddress);
@@ -228,7 +292,7 @@ function attach({ tap, tunnel, peerAddress }: ShadowOptions, log: InputLog): Sha
   rodata.tunnel_ifindex.set(ifIndex(tunnel));
   rodata.tunnel_ipv6.set(peer.ipv6);
   rodata.tunnel_peer.set(Uint32Array.from(peer.words));
-  rodata.replay_mark.set(randomInt(1, 2 ** 32 - 1));
+  rodata.replay_mark.set(logMark);
   const objects = specs.load();
   try {
     const { shadow_log, shadow_write, shadow_in, shadow_out } = objects.programs;

@@ -390,7 +390,7 @@ for (const [name, options] of [
 test('a closed log says so; a name that is none, too', async () => {
   const log = new InputLog({ ifname: logTap, onNotice: () => {} });
   assert.throws(() => new InputLog({ ifname: logTap, onNotice: () => {} }), /log tap clp-s-log0 could not be made/);
-  const replay = log.replay({ flowsFd: 0, limitMs: 1000 }).then(() => 'done', (error: Error) => error.message);
+  const replay = log.replay({ generation: 0, flowsFd: 0, limitMs: 1000 }).then(() => 'done', (error: Error) => error.message);
   await replay; // nothing to replay, so it is over at once
   log.close();
   log.close();

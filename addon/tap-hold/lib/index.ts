@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { bounded, checkIfname, makeNative, native, TapHoldError, transmitDrops } from './tap.js';
 
-export { InputLog, type InputLogOptions, type LogNotice, type LogStats, type ReplayOptions, type ReplayStats } from './input-log.js';
+export { InputLog, type DeliveryOptions, type InputLogOptions, type LogNotice, type LogStats, type ReplayOptions, type ReplayStats } from './input-log.js';
 export { TapHoldError } from './tap.js';
 
 /** Why the hold thread calls: something waits, or more waits than the limits allow. */

@@ -43,6 +43,8 @@ export interface LogStats {
   receivedBytes: number;
   /** Covered by a commit. */
   forgottenPackets: number;
+  /** Given to an active secondary; some twice. */
+  deliveredPackets: number;
   duplicatePackets: number;
   /** So far ahead that the log could not keep track of them; thrown away. */
   beyondPackets: number;
@@ -66,7 +68,7 @@ export interface LogStats {
 }
 
 export interface ReplayStats {
-  /** Frames that were in the log. */
+  /** Frames that were in the log, and had not been delivered. */
   loggedFrames: number;
   /** Frames that clients sent meanwhile. */
   liveFrames: number;
@@ -83,9 +85,19 @@ export interface ReplayStats {
   durationNs: number;
 }
 
-export interface ReplayOptions {
+export interface DeliveryOptions {
   /** Descriptor of the map of flows that the shadow programs keep. */
   flowsFd: number;
+  /** Only flows of this generation count. */
+  generation: number;
+  /** Without progress, a flow's segments go in again after this. Default 200. */
+  retryMs?: number;
+}
+
+export interface ReplayOptions {
+  /** As in {@link DeliveryOptions}. */
+  flowsFd: number;
+  generation: number;
   /** Then what is left goes in at once. Default 3000: a guest may have to find its clients first, and asks once a second. */
   limitMs?: number;
   /** Without progress, a flow's segments go in again after this (default 20), so often (default 100). */
@@ -99,7 +111,9 @@ interface NativeInputLog {
   readonly ifIndex: number;
   reset(epoch: bigint, nextIseq: bigint): void;
   forget(iseq: bigint, margin: bigint): void;
-  replay(flowsFd: number, totalNs: bigint, retryNs: bigint, barrierNs: bigint, tries: number): void;
+  deliver(flowsFd: number, generation: number, totalNs: bigint, retryNs: bigint, barrierNs: bigint, tries: number): void;
+  suspend(): void;
+  replay(flowsFd: number, generation: number, totalNs: bigint, retryNs: bigint, barrierNs: bigint, tries: number): void;
   stats(): Omit<LogStats, 'droppedPackets'>;
   close(): void;
 }
@@ -118,6 +132,9 @@ type NativeConstructor = new (
 
 const notices: readonly LogNotice[] = ['gap', 'limit'];
 const mib = 1024 * 1024;
+/** How long a write waits for a reply to an earlier request that may never come. */
+const barrierMs = 50;
+const forever = 1e9;
 const ns = (ms: number): bigint => BigInt(Math.round(ms * 1e6));
 
 /**
@@ -179,8 +196,25 @@ export class InputLog {
   }
 
   /**
-   * Gives what is logged, without gaps, to the guest, and then whatever live clients send. From here
-   * on nothing is logged until the next {@link reset}.
+   * The VM of an active secondary has loaded a checkpoint, which {@link forget} was told of: gives it
+   * what is logged, without gaps, and what comes as it comes, paced as in a replay. Ends with the next
+   * {@link forget} or {@link reset}, because what the VM has seen then is of no interest any more.
+   */
+  deliver({ flowsFd, generation, retryMs = 200 }: DeliveryOptions): void {
+    this.#open('deliver').deliver(
+      bounded('flowsFd', flowsFd, 0, 2 ** 31 - 1), bounded('generation', generation, 0, 2 ** 32 - 1),
+      ns(forever), ns(bounded('retryMs', retryMs, 1, 1e6)), ns(barrierMs), 1,
+    );
+  }
+
+  /** The VM has stopped for a checkpoint: nothing goes in until it is loaded, or a takeover replays the rest. */
+  suspend(): void {
+    this.#open('suspend the delivery').suspend();
+  }
+
+  /**
+   * Gives what is logged, without gaps, to the guest, or what has not been delivered of it, and then
+   * whatever live clients send. From here on nothing is logged until the next {@link reset}.
    * @returns when the log has been replayed; rejects when the log is closed before
    */
   async replay(options: ReplayOptions): Promise<ReplayStats> {
@@ -188,9 +222,10 @@ export class InputLog {
     if (this.#replay !== undefined) throw new TapHoldError(`The log tap ${this.ifname} cannot replay: it is doing so.`, 'replay', constants.errno.EBUSY);
     log.replay(
       bounded('flowsFd', options.flowsFd, 0, 2 ** 31 - 1),
+      bounded('generation', options.generation, 0, 2 ** 32 - 1),
       ns(bounded('limitMs', options.limitMs ?? 3000, 0, 1e6)),
       ns(bounded('retryMs', options.retryMs ?? 20, 1, 1e6)),
-      ns(bounded('barrierMs', options.barrierMs ?? 50, 0, 1e6)),
+      ns(bounded('barrierMs', options.barrierMs ?? barrierMs, 0, 1e6)),
       bounded('tries', options.tries ?? 100, 1, 1e6),
     );
     // The thread's notices do not keep the process alive; the end of a replay is waited for.

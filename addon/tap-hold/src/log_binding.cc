@@ -25,6 +25,8 @@ class InputLogWrap : public Napi::ObjectWrap<InputLogWrap> {
                        {
                            InstanceMethod<&InputLogWrap::Reset>("reset"),
                            InstanceMethod<&InputLogWrap::Forget>("forget"),
+                           InstanceMethod<&InputLogWrap::Deliver>("deliver"),
+                           InstanceMethod<&InputLogWrap::Suspend>("suspend"),
                            InstanceMethod<&InputLogWrap::Replay>("replay"),
                            InstanceMethod<&InputLogWrap::Stats>("stats"),
                            InstanceMethod<&InputLogWrap::Close>("close"),
@@ -89,8 +91,16 @@ class InputLogWrap : public Napi::ObjectWrap<InputLogWrap> {
     if (!Closed(info.Env())) log_->Forget(U64(info[0]), U64(info[1]));
   }
 
-  // (flowsFd, totalNs, retryNs, barrierNs, tries)
-  void Replay(const Napi::CallbackInfo& info) {
+  void Deliver(const Napi::CallbackInfo& info) { Give(info, &InputLog::Deliver); }
+
+  void Suspend(const Napi::CallbackInfo& info) {
+    if (!Closed(info.Env())) log_->Suspend();
+  }
+
+  void Replay(const Napi::CallbackInfo& info) { Give(info, &InputLog::Replay); }
+
+  // (flowsFd, generation, totalNs, retryNs, barrierNs, tries)
+  void Give(const Napi::CallbackInfo& info, void (InputLog::*give)(int, uint32_t, ReplayLimits)) {
     Napi::Env env = info.Env();
     if (Closed(env)) return;
     int fd = fcntl(info[0].As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0);
@@ -98,7 +108,8 @@ class InputLogWrap : public Napi::ObjectWrap<InputLogWrap> {
       MakeError(env, {"fcntl(F_DUPFD_CLOEXEC)", errno}).ThrowAsJavaScriptException();
       return;
     }
-    log_->Replay(fd, {U64(info[1]), U64(info[2]), U64(info[3]), info[4].As<Napi::Number>().Uint32Value()});
+    (log_.get()->*give)(fd, info[1].As<Napi::Number>().Uint32Value(),
+                        {U64(info[2]), U64(info[3]), U64(info[4]), info[5].As<Napi::Number>().Uint32Value()});
   }
 
   void Close(const Napi::CallbackInfo&) {
@@ -127,6 +138,7 @@ class InputLogWrap : public Napi::ObjectWrap<InputLogWrap> {
     number(out, "receivedPackets", stats.received_packets);
     number(out, "receivedBytes", stats.received_bytes);
     number(out, "forgottenPackets", stats.forgotten_packets);
+    number(out, "deliveredPackets", stats.delivered_packets);
     number(out, "duplicatePackets", stats.duplicate_packets);
     number(out, "beyondPackets", stats.beyond_packets);
     number(out, "unexpectedPackets", stats.unexpected_packets);

@@ -34,21 +34,46 @@ bool Replayer::KeyEqual::operator()(const shadow_key& a, const shadow_key& b) co
   return std::memcmp(&a, &b, sizeof(a)) == 0;
 }
 
-void Replayer::Begin(std::vector<Record*> log, uint64_t committed, uint64_t now_ns) {
-  begun_ns_ = now_ns;
+void Replayer::Begin(std::vector<Record*> log, uint64_t committed, bool active, uint64_t now_ns) {
+  active_ = active;
+  begun_ns_ = barrier_ns_ = now_ns;
   // Packets overtake each other on their way here.
   std::stable_sort(log.begin(), log.end(),
                    [](const Record* a, const Record* b) { return a->iseq < b->iseq; });
   others_.tracked = false;
   stats_.logged_frames = log.size();
   DropHarmful(&log, committed);
-  for (Record* record : log) {
-    Frame frame = ParseFrame(record);
-    Add(record, frame, FlowOf(frame));
-    if ((record->flags & LOG_WRITE) && record->iseq < first_write_) first_write_ = record->iseq;
-  }
+  for (Record* record : log) AddLogged(record, now_ns);
   stats_.flows = flows_.size();
-  writes_may_go_ = first_write_ == UINT64_MAX;
+}
+
+void Replayer::Extend(Record* record, uint64_t now_ns) {
+  stats_.logged_frames++;
+  AddLogged(record, now_ns);
+}
+
+void Replayer::Finish(ReplayLimits limits, uint64_t now_ns) {
+  limits_ = limits;
+  active_ = false;
+  begun_ns_ = barrier_ns_ = now_ns;
+  stats_ = {};
+  stats_.logged_frames = others_.items.size() - others_.done;
+  for (Flow* flow : busy_) {
+    flow->tries = 0;
+    flow->owed = nullptr;  // from now on clients acknowledge by themselves
+    stats_.logged_frames += flow->items.size() - flow->done;
+    if (!flow->idle()) stats_.flows++;
+  }
+}
+
+void Replayer::AddLogged(Record* record, uint64_t now_ns) {
+  Frame frame = ParseFrame(record);
+  if ((record->flags & LOG_WRITE) && record->iseq < first_write_) {
+    first_write_ = record->iseq;
+    writes_may_go_ = false;
+    barrier_ns_ = now_ns;
+  }
+  Add(record, frame, FlowOf(frame));
 }
 
 // What the guest has already read does no harm to an open connection, which
@@ -102,6 +127,7 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
   Item item{};
   item.record = record;
   item.end = frame.end();
+  item.ack = frame.ack;
   item.may_ask = frame.may_ask;
   item.countable = frame.end() != frame.seq;
   item.flags = frame.flags;
@@ -109,6 +135,10 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
   item.write = record->flags & LOG_WRITE;
   items_.push_back(item);
   flow->items.push_back(&items_.back());
+  if (flow != &others_ && !flow->busy) {
+    flow->busy = true;
+    busy_.push_back(flow);
+  }
   if (!item.live && (frame.flags & kTcpAck) && (!flow->has_ack || Before(flow->client_ack, frame.ack))) {
     flow->has_ack = true;
     flow->client_ack = frame.ack;
@@ -117,25 +147,25 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
 
 bool Replayer::Step(uint64_t now_ns) {
   stats_.duration_ns = now_ns - begun_ns_;
-  if (stats_.duration_ns >= limits_.total_ns) {
+  if (!active_ && stats_.duration_ns >= limits_.total_ns) {
     Flush();
     return true;
   }
-  bool done = true;
   // Once more if writes may go now: they should not wait for the next step.
   for (bool again = true; again;) {
     again = false;
-    done = true;
     Progress(&others_, now_ns);
-    for (auto& [key, flow] : flows_) {
-      if (flow->idle()) continue;
-      Progress(flow.get(), now_ns);
-      done = done && flow->idle();
+    size_t kept = 0;
+    for (Flow* flow : busy_) {
+      if (!flow->idle() || flow->owed) Progress(flow, now_ns);
+      flow->busy = !flow->idle() || flow->owed;
+      if (flow->busy) busy_[kept++] = flow;
     }
-    bool patient = stats_.duration_ns < kAllFactor * limits_.barrier_ns;
+    busy_.resize(kept);
+    bool patient = active_ || now_ns - barrier_ns_ < kAllFactor * limits_.barrier_ns;
     if (!writes_may_go_ && (!patient || RepliesAreOut(now_ns))) writes_may_go_ = again = true;
   }
-  return done && others_.idle();
+  return quiet();
 }
 
 void Replayer::Progress(Flow* flow, uint64_t now_ns) {
@@ -145,6 +175,7 @@ void Replayer::Progress(Flow* flow, uint64_t now_ns) {
   if (!found && waiting && now_ns - flow->sent_ns >= kUntrackedNs) flow->tracked = false;
 
   bool spoken = found && seen.state >= SHADOW_SYN_ACK;
+  if (flow->owed && found && seen.state == SHADOW_KNOWN) PayAck(flow, seen);
   if (spoken && !flow->spoken && waiting && !flow->items[flow->done]->opens()) {
     flow->next = flow->done;  // what went in was only to make it speak
   }
@@ -164,7 +195,7 @@ void Replayer::Progress(Flow* flow, uint64_t now_ns) {
 
   uint64_t since_ns = std::max(flow->sent_ns, flow->progress_ns);
   if (flow->next > flow->done && now_ns - since_ns >= limits_.retry_ns) {
-    if (++flow->tries > limits_.tries) {
+    if (++flow->tries > limits_.tries && !active_) {
       Abandon(flow);
       return;
     }
@@ -179,7 +210,8 @@ bool Replayer::IsOver(const Flow& flow, const Item& item, const shadow_flow& see
   bool on_its_way = flow.next > flow.done;
   // Clients repeat by themselves what they send now. A RST is never answered.
   if (!flow.tracked || item.live || (item.flags & kTcpRst) || seen.ended_ns) return on_its_way;
-  if (!item.countable) return on_its_way && flow.spoken;
+  // To an active secondary nothing goes in as a mere probe, at first.
+  if (!item.countable) return on_its_way && (flow.spoken || active_);
   // This may also be so before it went in: the checkpoint had it.
   return flow.spoken && seen.acked && !Before(seen.rcv_ack, item.end) && (on_its_way || !item.opens());
 }
@@ -199,15 +231,37 @@ void Replayer::Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t no
   flow->sent_ns = now_ns;
   flow->next++;
   // What only makes the guest speak does not count as sent.
-  bool only_probe = flow->tracked && !flow->spoken && !item->opens();
+  bool only_probe = flow->tracked && !flow->spoken && !item->opens() && !active_;
   if (!only_probe && flow->fresh < flow->next) flow->fresh = flow->next;
+  if (active_ && flow->tracked && (item->flags & kTcpAck) && !(flow->owed && Before(item->ack, flow->owed->ack))) {
+    // How much of it the guest could believe is known only once it has spoken;
+    // if there is more to it than an acknowledgement, its own tells.
+    flow->reach_known = seen.state == SHADOW_KNOWN;
+    flow->reach = seen.snd_max + seen.seq_delta;
+    bool too_much = flow->reach_known ? Before(flow->reach, item->ack) : !item->countable;
+    flow->owed = too_much ? item : nullptr;
+  }
   if (item->opens()) flow->spoken = false;
   if (!only_probe && item->may_ask && !item->live && !item->asked && item->record->iseq < first_write_) {
-    if (flow->asks == 0) flow->replies = seen.replies;
+    if (flow->asks == 0) {
+      flow->replies = seen.replies;
+      asking_.push_back(flow);
+    }
     item->asked = true;
     flow->asks++;
     flow->asked_ns = now_ns;
   }
+}
+
+// Clients acknowledge what the primary has sent, once.  When the guest has said
+// as much, or more of it than before, it is told again.
+void Replayer::PayAck(Flow* flow, const shadow_flow& seen) {
+  uint32_t reach = seen.snd_max + seen.seq_delta;
+  if (flow->reach_known && !Before(flow->reach, reach)) return;
+  flow->reach_known = true;
+  flow->reach = reach;
+  target_->Inject(flow->owed->record);
+  if (!Before(reach, flow->owed->ack)) flow->owed = nullptr;
 }
 
 // Of a guest that does not answer: what was logged is lost to it, what clients
@@ -226,20 +280,26 @@ void Replayer::Abandon(Flow* flow) {
   flow->asks = 0;
 }
 
-bool Replayer::RepliesAreOut(uint64_t now_ns) const {
-  if (!RepliesAreOut(others_, now_ns)) return false;
-  for (auto& [key, flow] : flows_) {
-    if (!RepliesAreOut(*flow, now_ns)) return false;
+bool Replayer::RepliesAreOut(uint64_t now_ns) {
+  // Never sent, and before the first write?  What has been sent is asking.
+  if (!NothingUnsent(others_)) return false;
+  for (const Flow* flow : busy_) {
+    if (!NothingUnsent(*flow)) return false;
+  }
+  while (!asking_.empty()) {
+    if (!RepliesAreOut(*asking_.back(), now_ns)) return false;
+    asking_.pop_back();
   }
   return true;
 }
 
+bool Replayer::NothingUnsent(const Flow& flow) const {
+  if (flow.fresh >= flow.items.size()) return true;
+  const Item& item = *flow.items[flow.fresh];
+  return item.live || item.record->iseq >= first_write_;
+}
+
 bool Replayer::RepliesAreOut(const Flow& flow, uint64_t now_ns) const {
-  // Never sent, and before the first write?
-  if (flow.fresh < flow.items.size()) {
-    const Item& item = *flow.items[flow.fresh];
-    if (!item.live && item.record->iseq < first_write_) return false;
-  }
   if (flow.asks == 0) return true;
   uint64_t waited_ns = now_ns - flow.asked_ns;
   if (!flow.tracked) return waited_ns >= limits_.barrier_ns;
@@ -247,7 +307,7 @@ bool Replayer::RepliesAreOut(const Flow& flow, uint64_t now_ns) const {
   if (!target_->Look(flow.key, &seen) || seen.ended_ns) return true;
   bool certain = flow.done < flow.fresh ||
                  (flow.has_ack && seen.state == SHADOW_KNOWN && Before(seen.snd_max + seen.seq_delta, flow.client_ack));
-  if (certain) return waited_ns >= kCertainFactor * limits_.barrier_ns;
+  if (certain) return !active_ && waited_ns >= kCertainFactor * limits_.barrier_ns;
   return seen.replies - flow.replies >= flow.asks || waited_ns >= limits_.barrier_ns;
 }
 

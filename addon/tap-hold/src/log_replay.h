@@ -1,5 +1,6 @@
-// Giving the logged input to a guest that was set back to its last checkpoint.
-// Pure: the clock and the guest are the caller's.
+// Giving the logged input to a guest that was set back to its last checkpoint:
+// as it comes, while the secondary is active, and what is left of it after a
+// takeover.  Pure: the clock and the guest are the caller's.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +25,7 @@ struct ReplayLimits {
 };
 
 struct ReplayStats {
-  uint64_t logged_frames = 0;
+  uint64_t logged_frames = 0;  // that had not gone in when it began
   uint64_t live_frames = 0;  // that clients sent meanwhile
   uint64_t flows = 0;
   uint64_t repeated_frames = 0;
@@ -52,19 +53,29 @@ class ReplayTarget {
 // when it has sent as much as the client has acknowledged to the primary, and as
 // many packets as there were requests. Nobody has seen a reply from after the
 // first write, so from there on order is free.
+//
+// An active secondary gets its input in the same way, but without an end: what
+// does not come to pass is not forced, as the next checkpoint makes up for it,
+// and is left for a takeover, which does force it.
 class Replayer {
  public:
   Replayer(ReplayTarget* target, ReplayLimits limits) : target_(target), limits_(limits) {}
 
   // `log`: the records to replay, in any order; they stay where they are until
   // done. Those up to number `committed` the guest has probably read before its
-  // checkpoint.
-  void Begin(std::vector<Record*> log, uint64_t committed, uint64_t now_ns);
+  // checkpoint.  `active`: more of the log will follow, until Finish().
+  void Begin(std::vector<Record*> log, uint64_t committed, bool active, uint64_t now_ns);
+  // The next input of an active secondary.  The record stays where it is.
+  void Extend(Record* record, uint64_t now_ns);
+  // A takeover: nothing more will be logged, and from now on time is short.
+  void Finish(ReplayLimits limits, uint64_t now_ns);
   // A frame from a live client: after all that its flow has in the log.  True if
   // the record must stay where it is until done.
   bool Append(Record* record);
   // Does what can be done now. True if nothing is left.
   bool Step(uint64_t now_ns);
+  // True if nothing is on its way whose fate would have to be looked at.
+  bool quiet() const { return busy_.empty() && others_.idle(); }
 
   const ReplayStats& stats() const { return stats_; }
 
@@ -72,6 +83,7 @@ class Replayer {
   struct Item {
     Record* record;
     uint32_t end;  // sequence number behind it
+    uint32_t ack;
     uint8_t flags;  // of TCP
     bool countable;  // it takes up sequence numbers, so the guest acknowledges it
     bool may_ask;
@@ -90,8 +102,12 @@ class Replayer {
     size_t fresh = 0;  // items from here on were never sent in earnest
     bool tracked = true;   // the BPF programs know it
     bool spoken = false;   // the guest has said something, so its numbers are known
+    bool busy = false;     // among busy_
     bool has_ack = false;
     uint32_t client_ack = 0;  // how much the client has of what the primary sent
+    Item* owed = nullptr;     // went in acknowledging more than the guest had sent, so it knows less than it may
+    bool reach_known = false;
+    uint32_t reach = 0;       // how much that was, as the client counts
     uint32_t asks = 0;        // packets that may be requests, sent before the first write
     uint32_t replies = 0;     // that the guest had sent when the first of them was
     uint32_t tries = 0;
@@ -109,25 +125,32 @@ class Replayer {
   };
 
   void DropHarmful(std::vector<Record*>* log, uint64_t committed);
+  void AddLogged(Record* record, uint64_t now_ns);
   Flow* FlowOf(const Frame& frame);
   void Add(Record* record, const Frame& frame, Flow* flow);
   void Progress(Flow* flow, uint64_t now_ns);
   bool IsOver(const Flow& flow, const Item& item, const shadow_flow& seen) const;
   bool MaySend(const Flow& flow, const Item& item) const;
+  void PayAck(Flow* flow, const shadow_flow& seen);
   void Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t now_ns);
   void Abandon(Flow* flow);
-  bool RepliesAreOut(uint64_t now_ns) const;
+  bool RepliesAreOut(uint64_t now_ns);
   bool RepliesAreOut(const Flow& flow, uint64_t now_ns) const;
+  bool NothingUnsent(const Flow& flow) const;
   void Flush();
 
   ReplayTarget* const target_;
-  const ReplayLimits limits_;
+  ReplayLimits limits_;
   ReplayStats stats_;
+  bool active_ = false;
   uint64_t begun_ns_ = 0;
+  uint64_t barrier_ns_ = 0;  // since when the first write has been waiting, or may be
   uint64_t first_write_ = UINT64_MAX;  // its number
   bool writes_may_go_ = true;
   std::deque<Item> items_;  // in the order in which they go in if there is nothing to wait for
   std::unordered_map<shadow_key, std::unique_ptr<Flow>, KeyHash, KeyEqual> flows_;
+  std::vector<Flow*> busy_;    // those with something to send or to look at
+  std::vector<Flow*> asking_;  // those that may still owe a reply before the first write
   Flow others_;  // what is not plain TCP
 };
 

@@ -99,10 +99,27 @@ void InputLog::Forget(uint64_t iseq, uint64_t margin) {
   Order(command);
 }
 
-void InputLog::Replay(int flows_fd, ReplayLimits limits) {
+void InputLog::Deliver(int flows_fd, uint32_t generation, ReplayLimits limits) {
+  Command command{};
+  command.kind = Command::Kind::kDeliver;
+  command.flows_fd = flows_fd;
+  command.generation = generation;
+  command.limits = limits;
+  Order(command);
+}
+
+void InputLog::Suspend() {
+  Command command{};
+  command.kind = Command::Kind::kSuspend;
+  command.flows_fd = -1;
+  Order(command);
+}
+
+void InputLog::Replay(int flows_fd, uint32_t generation, ReplayLimits limits) {
   Command command{};
   command.kind = Command::Kind::kReplay;
   command.flows_fd = flows_fd;
+  command.generation = generation;
   command.limits = limits;
   Order(command);
 }
@@ -147,6 +164,7 @@ void InputLog::Run() {
       now_ns_ = NowNs();
       Execute();
       more = ReadBatch();
+      if (Delivering()) DeliverNew();
       // Its end makes room to read on.
       if (phase_ == Phase::kReplaying && StepReplay()) more = true;
       Acknowledge();
@@ -166,6 +184,7 @@ int InputLog::TimeoutMs() const {
     if (tracker_.hole() && !gap_noticed_) {
       due_ns = std::min(due_ns, tracker_.hole_since_ns() + limits_.gap_ns);
     }
+    if (Delivering() && !replayer_->quiet()) due_ns = std::min(due_ns, now_ns_ + kNsPerMs);
     if (oldest && !limit_noticed_) due_ns = std::min(due_ns, oldest->time_ns + limits_.age_ns);
   }
   if (due_ns == UINT64_MAX) return -1;
@@ -193,7 +212,7 @@ void InputLog::Execute() {
 }
 
 void InputLog::Execute(const Command& command) {
-  gap_noticed_ = limit_noticed_ = false;
+  if (command.kind != Command::Kind::kSuspend) gap_noticed_ = limit_noticed_ = false;
   switch (command.kind) {
     case Command::Kind::kReset:
       Empty();
@@ -206,6 +225,7 @@ void InputLog::Execute(const Command& command) {
       break;
     case Command::Kind::kForget:
       if (phase_ != Phase::kLogging) return;
+      EndDelivery();  // of what may be gone below; the guest's state is another one
       while (Record* oldest = queue_.front()) {
         if (oldest->iseq + command.margin > command.iseq) break;
         queue_.Pop();
@@ -214,14 +234,28 @@ void InputLog::Execute(const Command& command) {
       tracker_.SkipTo(command.iseq + 1, now_ns_);
       committed_ = std::max(committed_, command.iseq);
       break;
+    case Command::Kind::kDeliver:
+      UseFlows(command);
+      if (phase_ == Phase::kLogging) BeginDelivery(command);
+      break;
+    case Command::Kind::kSuspend:
+      suspended_ = true;
+      break;
     case Command::Kind::kReplay:
+      UseFlows(command);
       BeginReplay(command);
       break;
   }
 }
 
+void InputLog::UseFlows(const Command& command) {
+  if (flows_fd_ >= 0) close(flows_fd_);
+  flows_fd_ = command.flows_fd;
+  generation_ = command.generation;
+}
+
 void InputLog::Empty() {
-  replayer_.reset();
+  EndDelivery();
   while (queue_.front()) queue_.Pop();
 }
 
@@ -243,7 +277,10 @@ bool InputLog::ReadBatch() {
     int error;
     if (ReadPacket(tap_fd_, LOG_MAGIC, &tag, sizeof(tag), record, &error)) {
       record->flags = static_cast<uint16_t>(tag.flags);
-      if (Keep(record, tag)) queue_.Commit(record);
+      if (Keep(record, tag)) {
+        queue_.Commit(record);
+        if (phase_ == Phase::kLogging && replayer_) undelivered_.push_back(record);
+      }
     } else if (error) {
       return false;  // EAGAIN, or the device is no more: epoll tells
     } else {
@@ -342,22 +379,60 @@ void InputLog::Publish() {
   published_ = stats_;
 }
 
+// ---- delivery to an active secondary
+
+void InputLog::BeginDelivery(const Command& command) {
+  EndDelivery();
+  replayer_ = std::make_unique<Replayer>(static_cast<ReplayTarget*>(this), command.limits);
+  replayer_->Begin(Contiguous(), committed_, true, now_ns_);
+  for (Record* record = queue_.front(); record; record = queue_.After(record)) {
+    if (record->iseq >= tracker_.next()) undelivered_.push_back(record);
+  }
+}
+
+void InputLog::EndDelivery() {
+  replayer_.reset();
+  undelivered_.clear();
+  suspended_ = false;
+}
+
+// In order, and nothing behind a gap: the guest must not know more than the
+// primary was told that we have.
+void InputLog::DeliverNew() {
+  auto end = std::stable_partition(undelivered_.begin(), undelivered_.end(),
+                                   [this](const Record* record) { return record->iseq < tracker_.next(); });
+  std::stable_sort(undelivered_.begin(), end,
+                   [](const Record* a, const Record* b) { return a->iseq < b->iseq; });
+  for (auto at = undelivered_.begin(); at != end; ++at) replayer_->Extend(*at, now_ns_);
+  undelivered_.erase(undelivered_.begin(), end);
+  replayer_->Step(now_ns_);
+}
+
 // ---- replay
 
 void InputLog::BeginReplay(const Command& command) {
-  if (flows_fd_ >= 0) close(flows_fd_);
-  flows_fd_ = command.flows_fd;
-  // What came after a gap was never acknowledged, so nobody relies on it, and
-  // clients send it again.
-  std::vector<Record*> log;
-  if (phase_ == Phase::kLogging) {
-    for (Record* record = queue_.front(); record; record = queue_.After(record)) {
-      if (record->iseq < tracker_.next()) log.push_back(record);
-    }
+  suspended_ = false;
+  if (phase_ == Phase::kLogging && replayer_) {
+    // What the guest has got already it has got; the rest follows.
+    DeliverNew();
+    undelivered_.clear();
+    replayer_->Finish(command.limits, now_ns_);
+  } else {
+    replayer_ = std::make_unique<Replayer>(static_cast<ReplayTarget*>(this), command.limits);
+    replayer_->Begin(Contiguous(), committed_, false, now_ns_);
   }
-  replayer_ = std::make_unique<Replayer>(static_cast<ReplayTarget*>(this), command.limits);
-  replayer_->Begin(std::move(log), committed_, now_ns_);
   phase_ = Phase::kReplaying;
+}
+
+// What came after a gap was never acknowledged, so nobody relies on it, and
+// clients send it again.
+std::vector<Record*> InputLog::Contiguous() const {
+  std::vector<Record*> log;
+  if (phase_ != Phase::kLogging) return log;
+  for (Record* record = queue_.front(); record; record = queue_.After(record)) {
+    if (record->iseq < tracker_.next()) log.push_back(record);
+  }
+  return log;
 }
 
 // True if the replay is over.
@@ -373,6 +448,7 @@ bool InputLog::StepReplay() {
 }
 
 void InputLog::Inject(Record* record) {
+  if (phase_ == Phase::kLogging) stats_.delivered_packets++;
   if (!WritePacket(tap_fd_, record)) stats_.failed_packets++;
 }
 
@@ -382,7 +458,7 @@ bool InputLog::Look(const shadow_key& key, shadow_flow* flow) {
   attr.key = reinterpret_cast<uint64_t>(&key);
   attr.value = reinterpret_cast<uint64_t>(flow);
   attr.flags = BPF_F_LOCK;
-  return syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attr, sizeof(attr)) == 0;
+  return syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attr, sizeof(attr)) == 0 && flow->generation == generation_;
 }
 
 }  // namespace taphold

@@ -1,5 +1,6 @@
 // The log thread: keeps the input that the primary's gate has mirrored, says how
-// much of it is here, and gives it to the guest after a takeover.
+// much of it is here, and gives it to the guest: at once, while the secondary is
+// active, or after a takeover.
 #pragma once
 
 #include <pthread.h>
@@ -41,6 +42,7 @@ struct LogStats {
   uint64_t received_packets = 0;
   uint64_t received_bytes = 0;
   uint64_t forgotten_packets = 0;  // covered by a commit
+  uint64_t delivered_packets = 0;  // given to an active secondary; some twice
   uint64_t duplicate_packets = 0;
   uint64_t beyond_packets = 0;     // so far ahead that the log could not keep track
   uint64_t unexpected_packets = 0; // while nothing was to be logged, or from the tunnel after a takeover
@@ -75,19 +77,27 @@ class InputLog : private ReplayTarget {
   // A checkpoint has brought the effects of all input up to `iseq`. The last
   // `margin` of it stay all the same. Gap and limit may be noticed again.
   void Forget(uint64_t iseq, uint64_t margin);
-  // Gives the log to the guest, then whatever live clients send. `flows_fd`: the
-  // map of flows, taken over.
-  void Replay(int flows_fd, ReplayLimits limits);
+  // An active secondary has loaded the checkpoint of the newest Forget: gives the
+  // log to the guest, and what comes as it comes.  `flows_fd`: the map of flows,
+  // taken over, of which only those of `generation` count.  The limits' total
+  // time does not matter.
+  void Deliver(int flows_fd, uint32_t generation, ReplayLimits limits);
+  // Nothing goes in any more, until Deliver or Replay.
+  void Suspend();
+  // Gives the log to the guest, or what has not been delivered of it, then
+  // whatever live clients send.
+  void Replay(int flows_fd, uint32_t generation, ReplayLimits limits);
   LogStats Snapshot();
 
  private:
   enum class Phase { kIdle, kLogging, kReplaying, kForwarding };
   struct Command {
-    enum class Kind { kReset, kForget, kReplay } kind;
+    enum class Kind { kReset, kForget, kDeliver, kSuspend, kReplay } kind;
     uint64_t epoch;
     uint64_t iseq;
     uint64_t margin;
     uint64_t since_ns;
+    uint32_t generation;
     int flows_fd;
     ReplayLimits limits;
   };
@@ -103,6 +113,12 @@ class InputLog : private ReplayTarget {
   bool ReadBatch();
   bool Keep(Record* record, const struct log_tag& tag);
   bool Log(Record* record, const struct log_tag& tag);
+  bool Delivering() const { return phase_ == Phase::kLogging && replayer_ && !suspended_; }
+  void UseFlows(const Command& command);
+  void BeginDelivery(const Command& command);
+  void EndDelivery();
+  void DeliverNew();
+  std::vector<Record*> Contiguous() const;
   void BeginReplay(const Command& command);
   bool StepReplay();
   void Acknowledge();
@@ -119,6 +135,7 @@ class InputLog : private ReplayTarget {
   int epoll_fd_ = -1;
   int wake_fd_ = -1;
   int flows_fd_ = -1;
+  uint32_t generation_ = 0;
   pthread_t thread_{};
   bool running_ = false;
   std::atomic<bool> stop_{false};
@@ -130,7 +147,9 @@ class InputLog : private ReplayTarget {
   Phase phase_ = Phase::kIdle;
   Queue queue_;
   Tracker tracker_;
-  std::unique_ptr<Replayer> replayer_;
+  std::unique_ptr<Replayer> replayer_;  // while logging: of an active secondary
+  bool suspended_ = false;
+  std::vector<Record*> undelivered_;  // logged, but something is missing before them
   LogStats stats_;
   uint64_t now_ns_ = 0;
   uint64_t since_ns_ = 0;    // what arrived before is of no interest

@@ -65,6 +65,7 @@ struct Guest : ReplayTarget {
     uint32_t rcv_next = kIsn;  // of the guest itself
     bool open = false;
     uint64_t newest_iseq = 0;
+    uint32_t seen_ack = 0;  // how much it knows the client to have
   };
   struct Later {
     uint64_t at_ns;
@@ -103,10 +104,13 @@ struct Guest : ReplayTarget {
     CHECK(flow.seen.state != SHADOW_SYN || now_ns >= kLimits.total_ns || abandoned_ok);
     if (flow.seen.state == SHADOW_SYN_ACK) flow.seen.state = SHADOW_KNOWN;
     if (Lost()) return;
-    if (flow.seen.state == SHADOW_SILENT) {
+    bool first = !flow.seen.tried;
+    if (frame.end() != frame.seq) flow.seen.tried = 1;
+    if (flow.seen.state == SHADOW_SILENT && !(active && first)) {
       Do(port, 1, flow.rcv_next);  // a probe
       return;
     }
+    flow.seen_ack = std::max(flow.seen_ack, std::min(frame.ack, flow.seen.snd_max));
     if (frame.end() == frame.seq) return;
     if (frame.seq == flow.rcv_next) {
       flow.rcv_next = frame.end();
@@ -157,6 +161,7 @@ struct Guest : ReplayTarget {
   uint64_t now_ns = 0, delay_ns = 0;
   unsigned loss = 0;
   bool answers = true, followed = true, abandoned_ok = false;
+  bool active = false;  // what comes first is no probe
   uint64_t injected = 0;
   std::map<uint16_t, Flow> flows;
   std::map<uint16_t, bool> present, deaf;
@@ -205,7 +210,7 @@ void Conversations(unsigned seed) {
   }
   std::shuffle(records.begin(), records.end(), random);
   Replayer replayer(&guest, kLimits);
-  replayer.Begin(records, 0, 0);
+  replayer.Begin(records, 0, false, 0);
   uint64_t end_ns = Run(replayer, guest);
   CHECK(replayer.stats().abandoned_frames == 0 && replayer.stats().flushed_frames == 0);
   CHECK(end_ns < kLimits.total_ns);
@@ -234,7 +239,7 @@ void WritesWaitForReplies() {
         log.Add(3, {9, kTcpAck, kIsn, 10, false}),
     };
     Replayer replayer(&guest, kLimits);
-    replayer.Begin(records, 0, 0);
+    replayer.Begin(records, 0, false, 0);
     Run(replayer, guest);
     uint64_t read_ns = 0, write_ns = 0, late_read_ns = 0;
     for (const auto& done : guest.executed) (done.iseq == 1 ? read_ns : done.iseq == 2 ? write_ns : late_read_ns) = done.at_ns;
@@ -257,7 +262,7 @@ void WritesWaitForWhatClientsHave() {
         log.Add(3, {6, kTcpAck, kIsn, 10, true}),
     };
     Replayer replayer(&guest, kLimits);
-    replayer.Begin(records, 0, 0);
+    replayer.Begin(records, 0, false, 0);
     Run(replayer, guest);
     uint64_t write_ns = 0;
     for (const auto& done : guest.executed) if (done.write) write_ns = done.at_ns;
@@ -276,7 +281,7 @@ void DeafGuests() {
   };
   guest.deaf[5] = true;
   Replayer replayer(&guest, kLimits);
-  replayer.Begin(records, 0, 0);
+  replayer.Begin(records, 0, false, 0);
   guest.Tick();
   replayer.Step(0);
   Record* live = log.Add(0, {5, kTcpAck, kIsn + 1, 7, false, true});
@@ -292,7 +297,7 @@ void DeafGuests() {
   blind.followed = false;
   Replayer unpaced(&blind, kLimits);
   unpaced.Begin({log.Add(1, {1, kTcpSyn, kIsn, 0, false}), log.Add(2, {1, kTcpAck, kIsn + 1, 0, false}),
-                 log.Add(3, {1, kTcpAck, kIsn + 1, 10, true})}, 0, 0);
+                 log.Add(3, {1, kTcpAck, kIsn + 1, 10, true})}, 0, false, 0);
   CHECK(Run(unpaced, blind) < 100 * kMs);
   CHECK(blind.injected == 3 && unpaced.stats().abandoned_frames == 0);
 
@@ -303,7 +308,7 @@ void DeafGuests() {
   std::vector<Record*> many;
   for (uint32_t i = 0; i < 3000; i++) many.push_back(log.Add(i + 1, {3, kTcpAck, kIsn + i, 1, false}));
   Replayer late(&slow, kLimits);
-  late.Begin(many, 0, 0);
+  late.Begin(many, 0, false, 0);
   CHECK(Run(late, slow) == kLimits.total_ns);
   CHECK(late.stats().flushed_frames > 0);
   CHECK(slow.injected >= 3000);
@@ -322,12 +327,130 @@ void WhatACommitCovers() {
   };
   guest.flows[1].rcv_next = kIsn + 11;  // the guest has had it all
   Replayer replayer(&guest, kLimits);
-  replayer.Begin(records, 5, 0);
+  replayer.Begin(records, 5, false, 0);
   Run(replayer, guest);
   CHECK(!guest.flows[1].open && guest.flows[2].open);
   CHECK(guest.executed.size() == 2);
   for (const auto& done : guest.executed) CHECK(done.iseq == 7 || done.iseq == 8);
   CHECK(replayer.stats().known_frames >= 3 && replayer.stats().logged_frames == 8);
+}
+
+// An active secondary: the log goes in as it comes, until a takeover ends it.
+void ActiveSecondary(unsigned seed) {
+  std::mt19937 random(seed);
+  Guest guest(seed);
+  Log log;
+  guest.active = true;
+  guest.delay_ns = seed % 4 * kMs;
+  guest.loss = seed % 3 == 0 ? 3 : 0;
+  std::map<uint16_t, uint32_t> seq;
+  std::map<uint64_t, bool> requests;
+  uint64_t iseq = 100, first_write = UINT64_MAX, write_ns = UINT64_MAX, followers = 0;
+  Replayer replayer(&guest, ReplayLimits{1, 100 * kMs, 50 * kMs, 1});
+  auto next = [&](std::vector<Record*>* records) {
+    auto port = static_cast<uint16_t>(1 + random() % 20);
+    if (!seq.count(port)) {
+      seq[port] = kIsn;
+      if (port % 3) {
+        records->push_back(log.Add(iseq++, {port, kTcpSyn, kIsn, 0, false}));
+        records->push_back(log.Add(iseq++, {port, kTcpAck, ++seq[port], 0, false}));
+      }
+    }
+    uint32_t bytes = 1 + random() % 400;
+    bool write = seed % 5 != 0 && random() % 50 == 0;
+    if (write) first_write = std::min(first_write, iseq);
+    requests[iseq] = write;
+    records->push_back(log.Add(iseq++, {port, kTcpAck, seq[port], bytes, write}));
+    seq[port] += bytes;
+  };
+  std::vector<Record*> records;
+  for (unsigned i = 0; i < seed % 7; i++) next(&records);
+  replayer.Begin(records, 0, true, 0);
+  for (int i = 0; i < 2000; i++) {
+    guest.Tick();
+    std::vector<Record*> more;
+    if (i % 5 == 0) next(&more);
+    for (Record* record : more) replayer.Extend(record, guest.now_ns);
+    replayer.Step(guest.now_ns);
+    guest.now_ns += kMs;
+  }
+  // What went in quietly is not given in again.
+  if (seed % 2) {
+    for (int i = 0; i < 1000 && !replayer.quiet(); i++) {
+      guest.Tick();
+      replayer.Step(guest.now_ns);
+      guest.now_ns += kMs;
+    }
+    CHECK(replayer.quiet());
+    followers = guest.injected;
+  }
+  guest.active = false;
+  replayer.Finish(ReplayLimits{10'000 * kMs, 20 * kMs, 50 * kMs, 100}, guest.now_ns);
+  while (!replayer.Step(guest.now_ns)) {
+    guest.Tick();
+    guest.now_ns += kMs;
+  }
+  CHECK(replayer.stats().abandoned_frames == 0 && replayer.stats().flushed_frames == 0);
+  if (followers) CHECK(guest.injected == followers && replayer.stats().logged_frames == 0);
+  CHECK(guest.executed.size() == requests.size());
+  for (const auto& done : guest.executed) {
+    CHECK(requests.count(done.iseq) && requests[done.iseq] == done.write);
+    if (done.write) write_ns = std::min(write_ns, done.at_ns);
+  }
+  for (const auto& done : guest.executed) CHECK(done.iseq >= first_write || done.at_ns <= write_ns || guest.loss);
+}
+
+// A write waits for earlier reads as long as it takes; nothing is given up but by a takeover.
+void AnActiveSecondaryHasTime() {
+  Guest guest(6);
+  Log log;
+  guest.active = true;
+  guest.loss = 100;
+  Replayer replayer(&guest, ReplayLimits{1, 100 * kMs, 50 * kMs, 1});
+  replayer.Begin({log.Add(1, {3, kTcpSyn, kIsn, 0, false}), log.Add(2, {3, kTcpAck, kIsn + 1, 10, false}),
+                  log.Add(3, {6, kTcpAck, kIsn, 10, true})}, 0, true, 0);
+  for (; guest.now_ns < 5000 * kMs; guest.now_ns += kMs) {
+    guest.Tick();
+    replayer.Step(guest.now_ns);
+  }
+  CHECK(guest.executed.empty() && replayer.stats().abandoned_frames == 0);
+  CHECK(guest.injected < 100);
+  guest.loss = 0;
+  replayer.Finish(kLimits, guest.now_ns);
+  while (!replayer.Step(guest.now_ns)) {
+    guest.Tick();
+    guest.now_ns += kMs;
+  }
+  CHECK(guest.executed.size() == 2 && !guest.executed[0].write && guest.executed[1].write);
+}
+
+// The client has the whole reply when the guest has said half of it.  It is told
+// so as it goes on, without the client's help.
+void AcknowledgementsAreOwed() {
+  Guest guest(7);
+  Log log;
+  guest.active = true;
+  guest.answers = false;
+  Replayer replayer(&guest, ReplayLimits{1, 100 * kMs, 50 * kMs, 1});
+  replayer.Begin({log.Add(1, {3, kTcpAck, kIsn, 10, false}), log.Add(2, {3, kTcpAck, kIsn + 10, 0, false, false, 1000})}, 0, true, 0);
+  auto run = [&](uint64_t ns) {
+    for (uint64_t end = guest.now_ns + ns; guest.now_ns < end; guest.now_ns += kMs) {
+      guest.Tick();
+      replayer.Step(guest.now_ns);
+    }
+  };
+  run(20 * kMs);
+  CHECK(guest.flows[3].seen_ack == 0 && !replayer.quiet());
+  for (uint32_t said : {300, 700, 1200}) {
+    guest.flows[3].seen.snd_max = said;
+    run(3 * kMs);
+    CHECK(guest.flows[3].seen_ack == std::min(said, 1000u));
+  }
+  CHECK(replayer.quiet());
+  uint64_t injected = guest.injected;
+  CHECK(injected <= 6);
+  run(50 * kMs);
+  CHECK(guest.injected == injected);
 }
 
 }  // namespace
@@ -338,5 +461,8 @@ int main() {
   WritesWaitForWhatClientsHave();
   DeafGuests();
   WhatACommitCovers();
+  for (unsigned seed = 0; seed < 300; seed++) ActiveSecondary(seed);
+  AnActiveSecondaryHasTime();
+  AcknowledgementsAreOwed();
   std::puts("ok");
 }

@@ -101,7 +101,9 @@ void Round(unsigned seed) {
       CHECK(NowNs() < limit_ns);
       switch (random() % 8) {
         case 0: log.Reset(++epoch, sent + 1); break;
-        case 1: log.Replay(open("/dev/null", O_RDONLY | O_CLOEXEC), {20'000'000, 1'000'000, 2'000'000, 3}); break;
+        case 1: log.Replay(open("/dev/null", O_RDONLY | O_CLOEXEC), 0, {20'000'000, 1'000'000, 2'000'000, 3}); break;
+        case 2: log.Deliver(open("/dev/null", O_RDONLY | O_CLOEXEC), 0, {20'000'000, 1'000'000, 2'000'000, 3}); break;
+        case 3: log.Suspend(); break;
         default: log.Forget(sent - std::min<uint64_t>(sent, random() % 64), random() % 8); break;
       }
       usleep(random() % 2000);
