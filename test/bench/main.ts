@@ -23,6 +23,10 @@ const benches: Record<string, Bench> = {
     about: 'generated codecs of bpf-ts-loader, against DataView code written by hand',
     load: () => import('./codec.js'),
   },
+  trace: {
+    about: 'tracing vCPUs: what it costs a context switch',
+    load: () => import('./trace.js'),
+  },
   redis: {
     about: 'GET, SET and a 95/5 mix: pre-release, against no protection, commits alone, and stock COLO',
     load: () => import('./redis.js'),
