@@ -1,0 +1,215 @@
+/**
+ * How many vCPUs of the secondary are worth running, as a pure function:
+ * (state, input) -> (state, decision).
+ *
+ * An active secondary earns its keep only where much of the output waits, and
+ * comparing releases it before a commit would. Whether it does is found out by
+ * trying: a trial that earns little ends with the secondary paused, and the next
+ * one comes after twice the time. While it is active, as many vCPUs run as the
+ * load keeps busy, and no more than the host has CPUs left for.
+ */
+
+import type { VcpuWindow } from './vcpu-trace.js';
+
+/** What the primary tells of its load. */
+export interface VcpuDemand {
+  /** It compares outputs, if there is something to compare them with. */
+  comparing: boolean;
+  /** How busy each of its vCPUs is: 0 to 1. */
+  run: readonly number[];
+  /** Outputs a second: all, those of them that had to wait, and those of these that a match released. */
+  outputsPerSecond: number;
+  heldPerSecond: number;
+  matchedPerSecond: number;
+  /** How much later than its own the secondary's outputs come; null: none came. */
+  lagMs: number | null;
+}
+
+export interface PolicyConfig {
+  /** vCPUs of the VM, and CPUs that it may use on this host. */
+  vcpus: number;
+  cpus: number;
+}
+
+export interface PolicyInput {
+  atMs: number;
+  /** Undefined: not heard of the primary for too long. */
+  demand: VcpuDemand | undefined;
+  /** What the secondary's own vCPUs did since the last input. */
+  window: VcpuWindow | undefined;
+  /** An operator's word; undefined: decide. */
+  override: number | undefined;
+}
+
+/** A change of the active vCPUs, and why. */
+export interface VcpuDecision {
+  atMs: number;
+  from: number;
+  to: number;
+  /** Which are active from now on, the busiest first. */
+  active: number[];
+  reason: string;
+  /** What it was decided by, smoothed. */
+  inputs: {
+    comparing: boolean | null;
+    heldPerSecond: number;
+    heldShare: number;
+    benefit: number | null;
+    lagMs: number | null;
+    busy: number[];
+    othersCpus: number;
+    override: number | null;
+  };
+}
+
+export interface PolicyState {
+  /** So many are active; 0: the secondary is paused after every commit. */
+  k: number;
+  active: number[];
+  changedMs: number | undefined;
+  lastMs: number | undefined;
+  /** Smoothed: how busy each vCPU is, on whichever host it is busier; outputs that wait, and their share; CPUs that others want. */
+  busy: number[];
+  heldPerSecond: number;
+  heldShare: number;
+  othersCpus: number;
+  /** vCPUs that count as busy, with hysteresis. */
+  busyNow: boolean[];
+  /** Smoothed: share of all output that matches released in this trial, or the last one. */
+  benefit: number | undefined;
+  trialSinceMs: number | undefined;
+  /** After a trial that earned too little: when the next one may begin, and how long the one after that will wait. */
+  notBeforeMs: number;
+  backoffMs: number;
+}
+
+/** Between two changes at least. */
+export const dwellMs = 500;
+/** A step in what is measured shows to nine tenths after 2.3 of these. */
+const smoothMs = 120;
+const benefitSmoothMs = 1000;
+/** Outputs a second from which on running a secondary may be worth it, and below which it is not any more. */
+const heldRise = 5;
+const heldFall = 1;
+/** More than this is no more reason, and would only take longer to forget. */
+const heldMost = 4 * heldRise;
+/** And the share of all output. */
+const shareRise = 0.25;
+const shareFall = 0.1;
+/** A vCPU counts as busy from the first on, and until the second. */
+const busyRise = 0.25;
+const busyFall = 0.1;
+/** An active vCPU keeps its place unless another is busier by this. */
+const placeBonus = 0.2;
+/** A secondary is tried for so long, and has to release this share of all output by matches. */
+export const trialMs = 2000;
+const leastBenefit = 0.1;
+/** Shadow outputs later than this come after the commit. */
+const lateMs = 100;
+export const firstBackoffMs = 5000;
+export const longestBackoffMs = 80_000;
+
+export function initialPolicy(config: PolicyConfig): PolicyState {
+  return {
+    k: 0, active: [], changedMs: undefined, lastMs: undefined,
+    busy: Array<number>(config.vcpus).fill(0), busyNow: Array<boolean>(config.vcpus).fill(false),
+    heldPerSecond: 0, heldShare: 0, othersCpus: 0,
+    benefit: undefined, trialSinceMs: undefined, notBeforeMs: 0, backoffMs: firstBackoffMs,
+  };
+}
+
+/** @param input not earlier than the one before */
+export function decide(before: PolicyState, input: PolicyInput, config: PolicyConfig): { state: PolicyState; decision: VcpuDecision | undefined } {
+  const state = observe(before, input, config);
+  const mayChange = state.changedMs === undefined || input.atMs - state.changedMs >= dwellMs;
+  if (!mayChange && input.override === undefined) return { state, decision: undefined };
+  const { k, reason } = target(state, input, config);
+  const active = busiest(state, k);
+  const same = active.length === state.active.length && active.every((vcpu) => state.active.includes(vcpu));
+  if (same) return { state, decision: undefined };
+  // An operator's word counts at once; what then is busiest waits like everything else.
+  if (!mayChange && k === state.k) return { state, decision: undefined };
+  const decision: VcpuDecision = {
+    atMs: input.atMs, from: state.k, to: k, active, inputs: inputsOf(state, input),
+    reason: k === state.k ? `${names(active.filter((vcpu) => !state.active.includes(vcpu)))} is busier than ${names(state.active.filter((vcpu) => !active.includes(vcpu)))}` : reason,
+  };
+  if (state.k === 0) state.benefit = 0;
+  Object.assign(state, { k, active, changedMs: input.atMs });
+  return { state, decision };
+}
+
+/** Takes in what has been measured; changes nothing of k. */
+function observe(before: PolicyState, { atMs, demand, window, override }: PolicyInput, config: PolicyConfig): PolicyState {
+  const state = structuredClone(before);
+  const passedMs = before.lastMs === undefined ? smoothMs : Math.max(0, atMs - before.lastMs);
+  const smooth = (old: number, now: number, overMs = smoothMs): number => old + (1 - Math.exp(-passedMs / overMs)) * (now - old);
+  state.lastMs = atMs;
+  for (let vcpu = 0; vcpu < config.vcpus; vcpu++) {
+    const own = window?.vcpus.find((seen) => seen.vcpu === vcpu);
+    // Here it may be parked: that it wants to run counts.
+    const busy = Math.max(demand?.run[vcpu] ?? 0, own ? own.run + own.wait : 0);
+    const smoothed = state.busy[vcpu] = smooth(state.busy[vcpu]!, Math.min(1, busy));
+    state.busyNow[vcpu] = smoothed >= (state.busyNow[vcpu] ? busyFall : busyRise);
+  }
+  state.heldPerSecond = smooth(state.heldPerSecond, Math.min(heldMost, demand?.heldPerSecond ?? 0));
+  if (window) state.othersCpus = smooth(state.othersCpus, window.others.run + window.others.wait);
+  if (demand && demand.outputsPerSecond > 0) {
+    const share = (of: number): number => Math.min(1, of / demand.outputsPerSecond);
+    const isLate = demand.lagMs !== null && demand.lagMs > lateMs;
+    state.heldShare = smooth(state.heldShare, share(demand.heldPerSecond));
+    if (state.k > 0) state.benefit = smooth(state.benefit ?? 0, isLate ? 0 : share(demand.matchedPerSecond), benefitSmoothMs);
+  }
+  state.trialSinceMs = state.k === 0 || override !== undefined ? undefined : state.trialSinceMs ?? atMs;
+  return state;
+}
+
+/** How many should be active. Notes in `state` how a trial has ended. */
+function target(state: PolicyState, { atMs, demand, override }: PolicyInput, config: PolicyConfig): { k: number; reason: string } {
+  if (override !== undefined) return { k: Math.min(config.vcpus, Math.max(0, Math.trunc(override))), reason: 'set by the operator' };
+  if (!demand) return { k: 0, reason: 'the primary does not tell its load' };
+  if (!demand.comparing) return { k: 0, reason: 'the primary compares nothing' };
+  if (state.heldPerSecond < (state.k === 0 ? heldRise : heldFall)) return { k: 0, reason: 'hardly any output waits' };
+  if (state.heldShare < (state.k === 0 ? shareRise : shareFall)) return { k: 0, reason: `only ${percent(state.heldShare)} of the output waits` };
+  const benefit = state.benefit ?? 0;
+  if (state.trialSinceMs !== undefined && atMs - state.trialSinceMs >= trialMs) {
+    if (benefit >= leastBenefit) {
+      state.backoffMs = firstBackoffMs;
+    } else {
+      state.notBeforeMs = atMs + state.backoffMs;
+      state.backoffMs = Math.min(longestBackoffMs, 2 * state.backoffMs);
+    }
+  }
+  if (atMs < state.notBeforeMs) {
+    return { k: 0, reason: `matches release only ${percent(benefit)} of the output; next trial in ${Math.ceil((state.notBeforeMs - atMs) / 1000)} s` };
+  }
+  const busy = state.busyNow.filter(Boolean).length;
+  const wanted = Math.max(1, busy);
+  const room = Math.max(1, Math.min(config.cpus, Math.round(config.cpus - state.othersCpus)));
+  const load = `${busy} ${busy === 1 ? 'vCPU is' : 'vCPUs are'} busy`;
+  if (wanted > room) return { k: room, reason: `${load}, but other work of this host wants ${state.othersCpus.toFixed(1)} of its ${config.cpus} CPUs` };
+  const why = state.k === 0 ? `output waits, and matches may release it: a trial; ${load}` : load;
+  return { k: wanted, reason: why };
+}
+
+/** The k busiest vCPUs, the busiest first. */
+function busiest({ busy, active }: PolicyState, k: number): number[] {
+  const weight = (vcpu: number): number => busy[vcpu]! + (active.includes(vcpu) ? placeBonus : 0);
+  return busy.map((_, vcpu) => vcpu).sort((a, b) => weight(b) - weight(a) || a - b).slice(0, k);
+}
+
+function inputsOf(state: PolicyState, { demand, override }: PolicyInput): VcpuDecision['inputs'] {
+  const rounded = (value: number): number => Math.round(value * 1000) / 1000;
+  return {
+    comparing: demand?.comparing ?? null, heldPerSecond: rounded(demand?.heldPerSecond ?? 0), heldShare: rounded(state.heldShare),
+    benefit: state.benefit === undefined ? null : rounded(state.benefit), lagMs: demand?.lagMs ?? null,
+    busy: state.busy.map(rounded), othersCpus: rounded(state.othersCpus), override: override ?? null,
+  };
+}
+
+function names(vcpus: readonly number[]): string {
+  return `vCPU ${vcpus.join(', ')}`;
+}
+
+function percent(share: number): string {
+  return `${Math.round(100 * share)} %`;
+}
