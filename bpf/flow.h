@@ -34,7 +34,8 @@ enum flow_flags {
 
 struct flow {
 	__u64 input_iseq; /* newest input */
-	__u64 held_ns;	  /* newest held output */
+	__u64 held_ns;	  /* newest output that waits for a commit */
+	__u64 unlogged_ns; /* newest output that only waits for the input log */
 	__u64 seen_ns;
 	__u32 next_seq; /* of the client's next new byte */
 	__u32 out_end;	/* sequence number behind the guest's newest payload */
@@ -87,8 +88,8 @@ struct {
 struct service_counts {
 	__u64 prereleased;     /* from synchronised state */
 	__u64 control;	       /* no payload, and its inputs are logged */
-	__u64 held_order;      /* behind a held packet of its flow */
-	__u64 held_unlogged;   /* the secondary has not acknowledged its inputs */
+	__u64 held_order;      /* behind a packet of its flow that waits for a commit */
+	__u64 held_unlogged;   /* until its inputs are logged, or behind such a packet */
 	__u64 held_doubt;      /* a write is in doubt */
 	__u64 held_standing;   /* its requests cannot be followed */
 	__u64 held_off;	       /* pre-release is switched off, or it opens or ends the flow */
@@ -119,8 +120,12 @@ struct {
 
 /* Newest input that the secondary has in its log, contiguously. */
 __u64 logged_iseq = 0;
-/* The hold thread has given back everything that was sent up to this time. */
+/* The highest input that a held packet waits for. */
+__u64 needed_iseq = 0;
+/* The hold thread has given back everything that was sent up to this time; and
+ * up to this one everything that only waited for the input log. */
 __u64 drained_ns = 0;
+__u64 unlogged_drained_ns = 0;
 /* Newest input that may hide a request to any service. */
 __u64 opaque_ns = 0;
 /* STOP of the newest commit and of the one before: CLOCK_MONOTONIC. */
@@ -308,30 +313,38 @@ static __always_inline void flow_answered(struct flow *f, struct service *s, con
 	}
 }
 
-/* Whether what a declared service says may leave at once: a counter says why (not). */
+/*
+ * Whether what a declared service says may leave at once: a counter says why
+ * (not).  The input log comes last: what waits for nothing else need not wait for
+ * a commit, as whatever was in doubt when the guest sent it is judged here.
+ */
 static __always_inline enum flow_counter flow_judge(const struct flow *f, const struct service *s,
 						    const struct packet *p, __u64 now_ns)
 {
+	bool control = !p->payload_bytes && !(p->flags & (TCP_FIN | TCP_RST));
+
 	if (f->held_ns > drained_ns)
 		return FLOW_HELD_ORDER;
-	if (f->input_iseq > logged_iseq)
+	if (!control) {
+		if (!s->prerelease || (p->flags & (TCP_FIN | TCP_RST | TCP_SYN)))
+			return FLOW_HELD_OFF;
+		if (!(f->flags & FLOW_ESTABLISHED) || (f->flags & (FLOW_LOST | FLOW_VAGUE)))
+			return FLOW_HELD_STANDING;
+		if (in_doubt(s, now_ns))
+			return FLOW_HELD_DOUBT;
+	}
+	if (f->input_iseq > logged_iseq ||
+	    (f->unlogged_ns > drained_ns && f->unlogged_ns > unlogged_drained_ns))
 		return FLOW_HELD_UNLOGGED;
-	if (!p->payload_bytes && !(p->flags & (TCP_FIN | TCP_RST)))
-		return FLOW_CONTROL;
-	if (!s->prerelease || (p->flags & (TCP_FIN | TCP_RST | TCP_SYN)))
-		return FLOW_HELD_OFF;
-	if (!(f->flags & FLOW_ESTABLISHED) || (f->flags & (FLOW_LOST | FLOW_VAGUE)))
-		return FLOW_HELD_STANDING;
-	if (in_doubt(s, now_ns))
-		return FLOW_HELD_DOUBT;
-	return FLOW_PRERELEASED;
+	return control ? FLOW_CONTROL : FLOW_PRERELEASED;
 }
 
 /*
- * Follows what the guest sends. True if it may leave at once although the VM is
- * protected.
+ * Follows what the guest sends.  True if it may leave at once although the VM is
+ * protected; else *needs_iseq is the input that it waits for, unless it must wait
+ * for a commit.
  */
-static __always_inline bool flow_output(struct __sk_buff *skb, bool protected_now, __u64 now_ns)
+static __always_inline bool flow_output(struct __sk_buff *skb, bool protected_now, __u64 now_ns, __u64 *needs_iseq)
 {
 	enum flow_counter verdict;
 	struct service *s;
@@ -358,10 +371,20 @@ static __always_inline bool flow_output(struct __sk_buff *skb, bool protected_no
 	verdict = flow_judge(f, s, &p, now_ns);
 	flow_answered(f, s, &p, now_ns);
 	flow_count(f->service, verdict);
-	if (verdict == FLOW_PRERELEASED || verdict == FLOW_CONTROL)
+	switch (verdict) {
+	case FLOW_PRERELEASED:
+	case FLOW_CONTROL:
 		return true;
-	f->held_ns = now_ns;
-	return false;
+	case FLOW_HELD_UNLOGGED:
+		f->unlogged_ns = now_ns;
+		*needs_iseq = f->input_iseq;
+		if (*needs_iseq > needed_iseq)
+			needed_iseq = *needs_iseq;
+		return false;
+	default:
+		f->held_ns = now_ns;
+		return false;
+	}
 }
 
 #endif

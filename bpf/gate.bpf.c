@@ -99,7 +99,7 @@ static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
 	}
 }
 
-static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns, enum hold_flags flags)
+static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns, __u64 needs_iseq, enum hold_flags flags)
 {
 	struct hold_tag tag = {
 		.flags = flags,
@@ -108,6 +108,7 @@ static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns, enum hold_f
 		.time_ns = now_ns,
 		.magic = HOLD_MAGIC,
 		.frame_bytes = skb->len,
+		.needs_iseq = needs_iseq,
 	};
 
 	if (bpf_skb_change_head(skb, sizeof(tag), 0) ||
@@ -136,14 +137,14 @@ static __always_inline int early(struct __sk_buff *skb, __u64 now_ns)
 		return verdict(skb, GATE_OUT_EARLY, TCX_NEXT);
 	}
 	skb->mark = 0;
-	return hold(skb, now_ns, HOLD_AUDIT);
+	return hold(skb, now_ns, 0, HOLD_AUDIT);
 }
 
 SEC("tcx/ingress")
 int gate_out(struct __sk_buff *skb)
 {
 	bool released = release_mark && skb->mark == release_mark;
-	__u64 now_ns;
+	__u64 now_ns, needs_iseq = 0;
 
 	if (released)
 		skb->mark = 0;
@@ -151,7 +152,7 @@ int gate_out(struct __sk_buff *skb)
 	switch (mode) {
 	case GATE_PASS:
 		if (follow_flows && !released)
-			flow_output(skb, false, bpf_ktime_get_ns());
+			flow_output(skb, false, bpf_ktime_get_ns(), &needs_iseq);
 		return verdict(skb, released ? GATE_OUT_RELEASED : GATE_OUT_PASSED, TCX_NEXT);
 	case GATE_PROTECTED:
 		break;
@@ -168,9 +169,9 @@ int gate_out(struct __sk_buff *skb)
 		return verdict(skb, GATE_OUT_RELEASED, TCX_NEXT);
 	if (is_neighbour_discovery(skb))
 		return verdict(skb, GATE_OUT_NEIGHBOUR, TCX_NEXT);
-	if (follow_flows && flow_output(skb, true, now_ns))
+	if (follow_flows && flow_output(skb, true, now_ns, &needs_iseq))
 		return early(skb, now_ns);
-	return hold(skb, now_ns, 0);
+	return hold(skb, now_ns, needs_iseq, 0);
 }
 
 /* What the guest is about to read: followed, and while protected mirrored to
@@ -264,13 +265,15 @@ static __always_inline bool shadow_output(struct __sk_buff *skb, int *code)
 	return true;
 }
 
-/* From the tunnel: tells what the secondary has in its input log, and what its guest says. */
+/* From the tunnel: tells what the secondary has in its input log, and what its
+ * guest says.  The former goes on to the hold thread if packets wait for it. */
 SEC("tcx/ingress")
 int gate_ack(struct __sk_buff *skb)
 {
+	__u64 before = logged_iseq;
 	int code;
 
 	if (mirror_acked(skb))
-		return TCX_DROP;
+		return before < needed_iseq && before < logged_iseq ? bpf_redirect(hold_ifindex, 0) : TCX_DROP;
 	return shadow_output(skb, &code) ? code : TCX_NEXT;
 }

@@ -35,9 +35,12 @@ struct hold_tag {
 	__u64 time_ns; /* CLOCK_MONOTONIC when the guest sent the packet */
 	__u32 magic;
 	__u32 frame_bytes; /* length of the guest's frame without VLAN tag */
+	/* 0: it waits for a commit.  Else it may also leave as soon as the
+	 * secondary has this input, and all before it, in its log. */
+	__u64 needs_iseq;
 };
 
-#define HOLD_TAG_BYTES 32u
+#define HOLD_TAG_BYTES 40u
 
 enum hold_flags {
 	HOLD_AUDIT = 1, /* the clone of a packet that has left early: compared, never released */
@@ -137,7 +140,7 @@ struct log_tag {
 	__u32 reserved;
 };
 
-#define LOG_TAG_BYTES 48u
+#define LOG_TAG_BYTES 56u
 
 enum log_flags {
 	LOG_WRITE = 1, /* the input may be a write */

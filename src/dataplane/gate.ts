@@ -120,8 +120,10 @@ export class Gate {
     this.#options = options;
     this.#objects = objects;
     this.#hold = hold;
-    const { drained_ns } = objects.globals.bss;
-    hold.reportDrained(objects.maps.bss.mmap().subarray(drained_ns.offset, drained_ns.offset + 8));
+    const { logged_iseq, drained_ns, unlogged_drained_ns } = objects.globals.bss;
+    const memory = objects.maps.bss.mmap();
+    const word = ({ offset }: { offset: number }): Uint8Array => memory.subarray(offset, offset + 8);
+    hold.share({ loggedIseq: word(logged_iseq), drainedNs: word(drained_ns), unloggedDrainedNs: word(unlogged_drained_ns) });
     this.#services = new Services(objects, options.services ?? []);
   }
 

@@ -4,9 +4,11 @@ import * as assert from 'uvu/assert';
 import { Services } from '../../src/dataplane/services.js';
 import { GateMode, openGate } from '../../src/dataplane/skel/gate.skel.js';
 import { Conversation, Tcp } from './conversation.js';
+import { inputAck } from './frames.js';
 
 const held = 7; // TC_ACT_REDIRECT, to the hold tap
 const passed = -1;
+const dropped = 2;
 const redisPort = 6379;
 const offPort = 6380;
 const get = '*2\r\n$3\r\nGET\r\n$1\r\na\r\n';
@@ -36,6 +38,13 @@ function toGuest(frame: Buffer): void {
 
 function verdict(frame: Buffer): number {
   return gate.programs.gate_out.testRun({ data: frame }).retval | 0;
+}
+
+/** Held, and which input it needs before it may leave without a commit; 0n: it may not. */
+function needs(frame: Buffer): bigint {
+  const { retval, data } = gate.programs.gate_out.testRun({ data: frame });
+  assert.is(retval | 0, held);
+  return Buffer.from(data).readBigUInt64LE(32);
 }
 
 /** A checkpoint that stops now is loaded by the secondary. */
@@ -100,6 +109,105 @@ test('behind a held packet of its flow everything is held, until the commit', ()
   commit();
   ask(talk, get);
   assert.is(verdict(talk.fromGuest('$1\r\n1\r\n')), passed);
+});
+
+test('what only waits for the input log needs its flow\'s newest input, and no commit', () => {
+  const talk = opened();
+  const other = opened();
+  toGuest(talk.fromClient(get));
+  const request = bss.input_iseq.get();
+  toGuest(other.fromClient(get));
+  assert.is(needs(talk.fromGuest('', { flags: Tcp.ack })), request);
+  assert.is(needs(talk.fromGuest('$1\r\n1\r\n')), request);
+  assert.is(needs(other.fromGuest('$1\r\n1\r\n')), request + 1n);
+});
+
+test('behind a packet that waits for the input log, in its flow, nothing leaves before it', () => {
+  const talk = opened();
+  const other = opened();
+  toGuest(talk.fromClient(get));
+  needs(talk.fromGuest('$1\r\n1\r\n'));
+  const sentNs = now();
+  ask(talk, get);
+  const behind = needs(talk.fromGuest('$1\r\n1\r\n'));
+  assert.is(behind, bss.input_iseq.get(), 'which is logged, so it follows at once');
+  ask(other, get);
+  assert.is(verdict(other.fromGuest('$1\r\n1\r\n')), passed, 'others do not wait for it');
+  bss.unlogged_drained_ns.set(sentNs);
+  ask(talk, get);
+  assert.ok(needs(talk.fromGuest('$1\r\n1\r\n')) > 0n, 'the second one has not left');
+  bss.unlogged_drained_ns.set(now());
+  ask(talk, get);
+  assert.is(verdict(talk.fromGuest('$1\r\n1\r\n')), passed);
+});
+
+test('whatever else speaks against a packet, the input log does not release it', () => {
+  const reasons: [what: string, play: () => Buffer][] = [
+    ['a write is in doubt', () => {
+      const [writer, reader] = [opened(), opened()];
+      toGuest(writer.fromClient(set));
+      toGuest(reader.fromClient(get));
+      return reader.fromGuest('$1\r\n1\r\n');
+    }],
+    ['it is the reply to a write', () => {
+      const writer = opened();
+      toGuest(writer.fromClient(set));
+      return writer.fromGuest('+OK\r\n');
+    }],
+    ['it ends the flow', () => {
+      const talk = opened();
+      toGuest(talk.fromClient(get));
+      return talk.fromGuest('$1\r\n1\r\n', { flags: Tcp.fin | Tcp.psh | Tcp.ack });
+    }],
+    ['pre-release is off', () => {
+      const talk = opened(offPort);
+      toGuest(talk.fromClient(get));
+      return talk.fromGuest('$1\r\n1\r\n');
+    }],
+    ['the flow was not followed from its beginning', () => {
+      const talk = new Conversation(nextPort++, redisPort);
+      settle();
+      toGuest(talk.fromClient(get));
+      return talk.fromGuest('$1\r\n1\r\n');
+    }],
+    ['it comes behind one that waits for a commit', () => {
+      const talk = opened();
+      ask(talk, set);
+      assert.is(needs(talk.fromGuest('+OK\r\n')), 0n);
+      for (const index of [0, 1]) { // no doubt any more, but not given back yet
+        gate.maps.services.update(index, { ...gate.maps.services.lookup(index)!, open_writes: 0n, settled_ns: 0n, vague_ns: 0n });
+      }
+      toGuest(talk.fromClient(get));
+      return talk.fromGuest('', { flags: Tcp.ack });
+    }],
+    ['the port is undeclared', () => {
+      const talk = opened(81);
+      toGuest(talk.fromClient(get));
+      return talk.fromGuest('$1\r\n1\r\n');
+    }],
+  ];
+  for (const [what, play] of reasons) assert.is(needs(play()), 0n, what);
+});
+
+test('an acknowledgement goes on to the hold thread if something waits for it, and only then', () => {
+  const epoch = 99n;
+  const acked = (iseq: bigint, of = epoch): number => gate.programs.gate_ack.testRun({ data: inputAck({ iseq, epoch: of }) }).retval | 0;
+  const talk = opened();
+  bss.log_epoch.set(epoch);
+  toGuest(talk.fromClient('', { flags: Tcp.ack }));
+  assert.is(acked(bss.input_iseq.get()), dropped, 'nothing waits');
+  toGuest(talk.fromClient(get));
+  const request = needs(talk.fromGuest('$1\r\n1\r\n'));
+  for (const [iseq, of] of [[request, 98n], [request + 1n, epoch], [request - 1n, epoch]] as const) {
+    assert.is(acked(iseq, of), dropped, 'of another protection, of what was never sent, of nothing new');
+    assert.is(bss.logged_iseq.get(), request - 1n);
+  }
+  toGuest(talk.fromClient('', { flags: Tcp.ack }));
+  assert.is(acked(request), held);
+  assert.is(bss.logged_iseq.get(), request);
+  assert.is(acked(request), dropped, 'the same again');
+  assert.is(acked(request + 1n), dropped, 'nothing waits any more');
+  bss.log_epoch.set(0n);
 });
 
 test('packets without payload leave as soon as the inputs are logged, and no sooner', () => {

@@ -166,3 +166,24 @@ function withChecksum(message: Buffer, protocol: number, at: number, { version =
   message.writeUInt16BE(partialChecksum ? pseudo : ~sum(message, pseudo) & 0xffff, at);
   return message;
 }
+
+/** What the gate puts in front of a frame that it holds. */
+export function holdTag({ timeNs = 1n, magic = 0x636f6c70, ethertype = 0x88b5, frameBytes = 0, gsoSize = 0, needsInput = 0n }): Buffer {
+  const bytes = Buffer.alloc(40);
+  bytes.writeUInt16BE(ethertype, 12);
+  bytes.writeUInt16LE(gsoSize, 14);
+  bytes.writeBigUInt64LE(timeNs, 16);
+  bytes.writeUInt32LE(magic, 24);
+  bytes.writeUInt32LE(frameBytes, 28);
+  bytes.writeBigUInt64LE(needsInput, 32);
+  return bytes;
+}
+
+/** The frame by which the secondary says that it has inputs up to this one. */
+export function inputAck({ iseq, epoch = 0n, magic = 0x636f6c41 }: { iseq: bigint; epoch?: bigint; magic?: number }): Buffer {
+  const ack = Buffer.alloc(46);
+  ack.writeUInt32LE(magic, 0);
+  ack.writeBigUInt64LE(iseq, 8);
+  ack.writeBigUInt64LE(epoch, 16);
+  return ethernet(0x88b6, ack);
+}

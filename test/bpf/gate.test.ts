@@ -10,7 +10,7 @@ const NEXT = -1;
 const DROP = 2;
 const REDIRECT = 7;
 const MARK = 0x600d_cafe;
-const TAG_BYTES = 32;
+const TAG_BYTES = 40;
 const endOfTime = (1n << 64n) - 1n;
 
 const specs = openGate();

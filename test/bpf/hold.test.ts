@@ -5,7 +5,7 @@ import { holdBoundsNs, TapHold, type HoldNotice, type HoldStats, type ReleaseCau
 import { GateCounter, GateMode, type GateObjects } from '../../src/dataplane/skel/gate.skel.js';
 import {
   ETHERNET_BYTES, EtherType, GsoType, IPV4_BYTES, IpProtocol, NEEDS_CSUM, TCP_BYTES, UDP_BYTES,
-  arp, ethernet, guestMac, clientMac, icmpv6, ipv4, ipv6, offloaded, pattern, plain, tcp, udp, type Packet, type VnetHeader,
+  arp, ethernet, guestMac, clientMac, holdTag as tag, icmpv6, ipv4, ipv6, offloaded, pattern, plain, tcp, udp, type Packet, type VnetHeader,
 } from './frames.js';
 import { until } from './libbpf-support.js';
 import { FarEnd, attachGate, bridged, deviceExists, enterOwnNamespace } from './tap.js';
@@ -402,17 +402,6 @@ holdTest('only when the device overflows too does the kernel drop, and count', {
   assert.ok(released.every((number, i) => i === 0 || number > released[i - 1]!), 'out of order');
 });
 
-/** What the gate puts in front of a frame. */
-function tag({ timeNs = 1n, magic = 0x636f6c70, ethertype = 0x88b5, frameBytes = 0, gsoSize = 0 }): Buffer {
-  const bytes = Buffer.alloc(32);
-  bytes.writeUInt16BE(ethertype, 12);
-  bytes.writeUInt16LE(gsoSize, 14);
-  bytes.writeBigUInt64LE(timeNs, 16);
-  bytes.writeUInt32LE(magic, 24);
-  bytes.writeUInt32LE(frameBytes, 28);
-  return bytes;
-}
-
 holdTest('what does not come from the gate is thrown away and counted', {}, async ({ hold }) => {
   const forger = await FarEnd.open('packet', holdTap);
   try {
@@ -423,19 +412,19 @@ holdTest('what does not come from the gate is thrown away and counted', {}, asyn
     const malformed: Packet[] = [
       frame, // no tag
       frame.subarray(0, 14),
-      good.subarray(0, 31), // not even a tag
+      good.subarray(0, good.length - 1), // not even a tag
       good, // a tag and nothing behind it
       tag({ frameBytes: 0 }),
       Buffer.concat([tag({ frameBytes: 13 }), frame.subarray(0, 13)]),
       Buffer.concat([tag({ frameBytes: frame.length, magic: 0x636f6c71 }), frame]),
-      Buffer.concat([tag({ frameBytes: frame.length, ethertype: 0x88b6 }), frame]),
+      Buffer.concat([tag({ frameBytes: frame.length, ethertype: 0x88b7 }), frame]),
       Buffer.concat([tag({ frameBytes: frame.length + 1 }), frame]),
       Buffer.concat([tag({ frameBytes: frame.length - 1 }), frame]),
       Buffer.concat([tag({ frameBytes: frame.length - 1, gsoSize: 1448 }), frame]),
       Buffer.concat([tag({ frameBytes: 0xffff_ffff }), frame]),
-      tagged.subarray(0, 32), // cut off in its VLAN tag
-      tagged.subarray(0, 35),
-      tagged.subarray(0, 36),
+      tagged.subarray(0, good.length), // cut off in its VLAN tag
+      tagged.subarray(0, good.length + 3),
+      tagged.subarray(0, good.length + 4),
       tagged.subarray(0, tagged.length - 1),
       Buffer.concat([good.subarray(0, 12), vlanTag, vlanTag, good.subarray(12), frame]),
     ].map((bytes) => frameOf(bytes));

@@ -10,7 +10,7 @@ const NEXT = -1;
 const DROP = 2;
 const REDIRECT = 7;
 const MARK = 0x600d_cafe;
-const TAG_BYTES = 48;
+const TAG_BYTES = 56;
 const MAX_FLOWS = 8;
 const PROBE_SHIFT = 2 ** 29;
 
@@ -426,7 +426,7 @@ test('while the log is replayed, what clients send goes to its end behind a tag'
   assert.is(tagged.readUInt16LE(14), 20, 'GSO size');
   assert.is(tagged.readUInt32LE(24), 0x636f6c6c, 'magic');
   assert.is(tagged.readUInt32LE(28), frame.length);
-  assert.is(tagged.readUInt32LE(36), 2, 'flags: live');
+  assert.is(tagged.readUInt32LE(44), 2, 'flags: live');
   const neighbour = ethernet(EtherType.arp, arp());
   assert.ok(passed(run(shadow_in, neighbour)).equals(neighbour), 'finding a neighbour does not wait');
 });

@@ -12,6 +12,7 @@ const { crc32 } = await import('./shadow/crc32.js');
 type Rig = import('./shadow/rig.js').Rig;
 type Client = import('./shadow/client.js').Client;
 type RigOptions = import('./shadow/rig.js').RigOptions;
+type TakeOverOptions = import('../../src/dataplane/shadow.js').TakeOverOptions;
 
 const mib = 1024 * 1024;
 /** Anything but how far the guests' clocks are apart: they are the same here, unless a test moves one. */
@@ -34,9 +35,9 @@ function takeoverTest(name: string, options: RigOptions, body: (rig: Rig) => Pro
   });
 }
 
-async function failOver(rig: Rig, behindMs = clockBehindMs): Promise<Awaited<ReturnType<Rig['shadow']['takeOver']>>> {
+async function failOver(rig: Rig, options: Partial<TakeOverOptions> = {}): Promise<Awaited<ReturnType<Rig['shadow']['takeOver']>>> {
   rig.killPrimary();
-  const replay = await rig.shadow.takeOver({ clockBehindMs: behindMs });
+  const replay = await rig.shadow.takeOver({ clockBehindMs, ...options });
   assert.is(replay.abandonedFrames, 0, JSON.stringify(replay));
   assert.is(replay.flushedFrames, 0, JSON.stringify(replay));
   assert.is(rig.shadow.stats().mode, 'live');
@@ -189,7 +190,8 @@ takeoverTest('a bad link also during the replay', {}, async (rig) => {
   for (const client of clients) assert.is(await client.count('get'), 0);
   await rig.settled();
   rig.set('link_lost_per_mille', 100);
-  await failOver(rig);
+  // The guest asks for its client once a second, and one time in five question or answer is lost.
+  await failOver(rig, { limitMs: 30_000 });
   await Promise.all(clients.map((client) => client.count('inc', 20_000)));
   rig.set('link_lost_per_mille', 0);
   await eventuallyCounts(clients[0]!, 20);
@@ -202,7 +204,7 @@ takeoverTest('a guest whose clock was set back', {}, async (rig) => {
   for (let i = 1; i <= 5; i++) assert.is(await client.count('inc'), i);
   await rig.settled();
   rig.set('clock_behind_ms', 30_000);
-  await failOver(rig, 31_000);
+  await failOver(rig, { clockBehindMs: 31_000 });
   const startMs = performance.now();
   for (let i = 6; i <= 20; i++) assert.is(await client.count('inc', 1000), i);
   assert.is(await idle.count('get', 1000), 20);
@@ -253,7 +255,7 @@ for (const timestamps of [true, false]) {
         rig.set('clock_behind_ms', timestamps ? 20_000 : 0);
         // Slower than the replay, so that it certainly has not sent what the client has.
         secondary.pause();
-        const { durationNs, knownFrames } = await failOver(rig, 21_000);
+        const { durationNs, knownFrames } = await failOver(rig, { clockBehindMs: 21_000 });
         secondary.resume();
         const { probes, clampedPackets, learnedFlows } = rig.shadow.stats();
         assert.is(probes, 1);

@@ -42,6 +42,16 @@ export interface HoldTimes {
   totalNs: number;
 }
 
+/** Native u64s, 8 aligned bytes each, in memory that programs in the kernel may share. */
+export interface SharedWords {
+  /** Read: the newest input in the other host's log. Packets that need no more are released. */
+  loggedIseq: Uint8Array;
+  /** Written: up to this time everything has been given back or discarded; nothing older is on its way. */
+  drainedNs: Uint8Array;
+  /** Written: likewise everything that only needed an input to be logged. */
+  unloggedDrainedNs: Uint8Array;
+}
+
 /** What the hold thread has done. Times are nanoseconds; the counters never go back. */
 export interface HoldStats {
   heldPackets: number;
@@ -72,7 +82,7 @@ interface NativeTapHold {
   readonly ifIndex: number;
   setWatermark(timeNs: bigint): void;
   discard(): void;
-  reportDrained(memory: Uint8Array): void;
+  share(loggedIseq: Uint8Array, drainedNs: Uint8Array, unloggedDrainedNs: Uint8Array): void;
   stats(): Omit<HoldStats, 'droppedPackets' | 'holdTimes'> & { holdTimes: readonly HoldTimes[] };
   close(): void;
 }
@@ -143,16 +153,15 @@ export class TapHold {
     this.#open('discard packets').discard();
   }
 
-  /**
-   * Has the thread keep up to date, in `memory`, the time up to which everything
-   * has been given back or discarded: nothing older is on its way any more.
-   * @param memory 8 aligned bytes that programs in the kernel may share; a native u64
-   */
-  reportDrained(memory: Uint8Array): void {
-    if (memory.byteLength !== 8 || memory.byteOffset % 8 !== 0) {
-      throw new RangeError(`reportDrained needs 8 aligned bytes, not ${memory.byteLength} at ${memory.byteOffset}.`);
+  /** Has the thread and programs in the kernel tell each other how far they are. Once: it lasts until {@link close}. */
+  share({ loggedIseq, drainedNs, unloggedDrainedNs }: SharedWords): void {
+    const words = [loggedIseq, drainedNs, unloggedDrainedNs] as const;
+    for (const { byteLength, byteOffset } of words) {
+      if (byteLength !== 8 || byteOffset % 8 !== 0) {
+        throw new RangeError(`share needs 8 aligned bytes for each word, not ${byteLength} at ${byteOffset}.`);
+      }
     }
-    this.#open('report what is drained').reportDrained(memory);
+    this.#open('share memory').share(...words);
   }
 
   stats(): HoldStats {

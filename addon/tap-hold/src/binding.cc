@@ -32,7 +32,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
                        {
                            InstanceMethod<&TapHold::SetWatermark>("setWatermark"),
                            InstanceMethod<&TapHold::Discard>("discard"),
-                           InstanceMethod<&TapHold::ReportDrained>("reportDrained"),
+                           InstanceMethod<&TapHold::Share>("share"),
                            InstanceMethod<&TapHold::Stats>("stats"),
                            InstanceMethod<&TapHold::Close>("close"),
                            InstanceAccessor<&TapHold::IfIndex>("ifIndex"),
@@ -81,7 +81,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     if (!worker_) return;
     napi_remove_env_cleanup_hook(Env(), EndAtExit, this);
     worker_.reset();
-    drained_.Reset();
+    for (Napi::ObjectReference& memory : shared_) memory.Reset();
     notify_.Abort();
   }
 
@@ -101,12 +101,17 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     if (!Closed(info.Env())) worker_->Discard();
   }
 
-  // (Uint8Array of 8 bytes, aligned); held for as long as the thread may write there.
-  void ReportDrained(const Napi::CallbackInfo& info) {
+  // Three Uint8Arrays of 8 bytes, aligned: see Worker::Share; held for as long as
+  // the thread may use them.
+  void Share(const Napi::CallbackInfo& info) {
     if (Closed(info.Env())) return;
-    Napi::Uint8Array memory = info[0].As<Napi::Uint8Array>();
-    drained_ = Napi::Persistent(memory.As<Napi::Object>());
-    worker_->ReportDrained(reinterpret_cast<uint64_t*>(memory.Data()));
+    uint64_t* words[3];
+    for (size_t i = 0; i < 3; i++) {
+      Napi::Uint8Array memory = info[i].As<Napi::Uint8Array>();
+      shared_[i] = Napi::Persistent(memory.As<Napi::Object>());
+      words[i] = reinterpret_cast<uint64_t*>(memory.Data());
+    }
+    worker_->Share(words[0], words[1], words[2]);
   }
 
   void Close(const Napi::CallbackInfo&) {
@@ -154,7 +159,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
 
   unsigned ifindex_ = 0;
   Napi::ThreadSafeFunction notify_;
-  Napi::ObjectReference drained_;
+  Napi::ObjectReference shared_[3];
   std::unique_ptr<Worker> worker_;
 };
 

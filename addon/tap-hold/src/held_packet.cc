@@ -49,6 +49,7 @@ bool Untag(uint32_t magic, uint8_t* head, size_t tag_bytes, size_t rest_bytes, V
   }
   vnet->hdr_len = vnet->hdr_len < tag_bytes ? 0 : static_cast<uint16_t>(vnet->hdr_len - tag_bytes);
   record->time_ns = tag.time_ns;
+  record->iseq = tag.needs_iseq;
   record->frame_bytes = static_cast<uint32_t>(rest_bytes);
   std::memcpy(record->vnet, vnet, sizeof(*vnet));
   return true;

@@ -9,13 +9,13 @@ namespace taphold {
 // What is remembered of a packet; the packet follows it in the ring.
 struct Record {
   uint64_t time_ns;      // when the guest sent it; of input, when it came here
-  uint64_t iseq;         // of input, its number
+  uint64_t iseq;         // of input, its number; of output, what it needs: see hold_tag
   uint32_t frame_bytes;  // length of the frame that follows
   uint32_t span_bytes;   // distance to the next record, 0: go on at the ring's start
   uint16_t vlan_proto;   // big endian, 0: no VLAN tag
   uint16_t vlan_tci;     // big endian
   uint8_t vnet[10];      // virtio-net header of the frame without our tag
-  uint16_t flags;        // of input, enum log_flags
+  uint16_t flags;        // of input, enum log_flags; of output, kGone
   uint8_t* frame() { return reinterpret_cast<uint8_t*>(this + 1); }
 };
 

@@ -1,5 +1,6 @@
 #include "worker.h"
 
+#include <arpa/inet.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -17,6 +18,12 @@ namespace {
 constexpr int kBatch = 64;
 // The watermark that releases everything.
 constexpr uint64_t kEndOfTime = UINT64_MAX;
+// A packet that only waits for the input log is usually released within this
+// time.  Then it wants a commit, like all others.
+constexpr uint64_t kPatienceNs = 10'000'000;
+constexpr uint64_t kNsPerMs = 1'000'000;
+// A packet's flag: it has left, though older ones still wait.
+constexpr uint16_t kGone = 1;
 
 uint64_t NowNs() {
   timespec now;
@@ -78,8 +85,10 @@ void Worker::Discard() {
   Wake();
 }
 
-void Worker::ReportDrained(uint64_t* memory) {
-  drained_ns_.store(memory);
+void Worker::Share(const uint64_t* logged_iseq, uint64_t* drained_ns, uint64_t* unlogged_drained_ns) {
+  logged_iseq_.store(logged_iseq);
+  unlogged_drained_ns_.store(unlogged_drained_ns);
+  drained_ns_.store(drained_ns);
   Wake();
 }
 
@@ -106,7 +115,7 @@ void Worker::Poll(bool for_packets) {
 void Worker::Run() {
   while (!stop_.load()) {
     epoll_event events[2];
-    int ready = epoll_wait(epoll_fd_, events, 2, -1);
+    int ready = epoll_wait(epoll_fd_, events, 2, TimeoutMs());
     for (int i = 0; i < ready; i++) {
       uint64_t wakes;
       if (events[i].data.fd == wake_fd_) {
@@ -132,6 +141,14 @@ void Worker::Run() {
   }
 }
 
+// Until somebody has to be told that a packet waits too long for the input log.
+int Worker::TimeoutMs() const {
+  const Record* oldest = queue_.front();
+  if (!oldest || commit_packets_ || noticed_[static_cast<int>(Notice::kHeld)]) return -1;
+  uint64_t due_ns = oldest->time_ns + kPatienceNs, now_ns = NowNs();
+  return due_ns <= now_ns ? 0 : static_cast<int>((due_ns - now_ns) / kNsPerMs + 1);
+}
+
 // True if there may be more to read.
 bool Worker::ReadBatch() {
   for (int i = 0; i < kBatch; i++) {
@@ -144,14 +161,19 @@ bool Worker::ReadBatch() {
       return false;
     }
     Poll(true);
-    hold_tag tag;
+    hold_tag tag{};
     int error;
     if (ReadPacket(tap_fd_, HOLD_MAGIC, &tag, sizeof(tag), record, &error)) {
       stats_.received_packets++;
       stats_.received_bytes += record->frame_bytes;
+      record->flags = 0;
       queue_.Commit(record);
+      if (!record->iseq) commit_packets_++;
+      if (!unexamined_) unexamined_ = record;
     } else if (error) {
       return false;  // EAGAIN, or the device is no more: epoll tells
+    } else if (tag.ethertype == htons(INPUT_ACK_ETHERTYPE)) {
+      // It has done its work in the gate, and by waking us.
     } else {
       stats_.malformed_packets++;
     }
@@ -164,7 +186,7 @@ bool Worker::ReleaseBatch() {
   // In this order: who discards and then releases must not see both released.
   uint64_t watermark_ns = watermark_ns_.load();
   uint64_t discard_ns = discard_ns_.load();
-  uint64_t now_ns = 0;
+  Release cause = watermark_ns == kEndOfTime ? Release::kEnd : Release::kCommit;
   int count = 0;
   for (; count < kBatch; count++) {
     Record* record = queue_.front();
@@ -173,16 +195,62 @@ bool Worker::ReleaseBatch() {
       stats_.discarded_packets++;
     } else if (record->time_ns > watermark_ns) {
       break;
-    } else if (WritePacket(tap_fd_, record)) {
-      if (!now_ns) now_ns = NowNs();
-      CountRelease(record, watermark_ns == kEndOfTime ? Release::kEnd : Release::kCommit, now_ns);
     } else {
-      stats_.failed_packets++;
+      GiveBack(record, cause);
     }
-    queue_.Pop();
+    Pop();
   }
   released_ns_ = std::max(watermark_ns, discard_ns);
-  return count > 0;
+  return ReleaseLogged(discard_ns) || count > 0;
+}
+
+// Releases, from wherever they are in the queue, packets whose inputs have been
+// logged.  In the order they came, though some may need less than one before
+// them: that order is each flow's too.  True if there were any.
+bool Worker::ReleaseLogged(uint64_t discard_ns) {
+  const uint64_t* memory = logged_iseq_.load();
+  uint64_t logged_iseq = memory ? __atomic_load_n(memory, __ATOMIC_ACQUIRE) : 0;
+  uint64_t drained_ns = 0;
+  int count = 0;
+  for (; unexamined_ && count < kBatch; unexamined_ = queue_.After(unexamined_)) {
+    Record* record = unexamined_;
+    if (!record->iseq) continue;
+    if (record->iseq > logged_iseq || record->time_ns <= discard_ns) break;
+    GiveBack(record, Release::kLogged);
+    record->flags |= kGone;
+    gone_packets_++;
+    gone_bytes_ += record->frame_bytes;
+    drained_ns = record->time_ns;
+    count++;
+  }
+  if (!count) return false;
+  if (uint64_t* report = unlogged_drained_ns_.load()) __atomic_store_n(report, drained_ns, __ATOMIC_RELEASE);
+  if (queue_.front()->flags & kGone) Pop();
+  return true;
+}
+
+void Worker::GiveBack(Record* record, Release cause) {
+  if (WritePacket(tap_fd_, record)) {
+    CountRelease(record, cause, NowNs());
+  } else {
+    stats_.failed_packets++;
+  }
+}
+
+// Takes the oldest from the queue, and behind it those that have left already:
+// the front always waits.
+void Worker::Pop() {
+  do {
+    Record* record = queue_.front();
+    if (record->flags & kGone) {
+      gone_packets_--;
+      gone_bytes_ -= record->frame_bytes;
+    } else if (!record->iseq) {
+      commit_packets_--;
+    }
+    if (record == unexamined_) unexamined_ = queue_.After(record);
+    queue_.Pop();
+  } while (queue_.front() && (queue_.front()->flags & kGone));
 }
 
 void Worker::CountRelease(const Record* record, Release cause, uint64_t now_ns) {
@@ -195,8 +263,8 @@ void Worker::CountRelease(const Record* record, Release cause, uint64_t now_ns) 
 
 void Worker::Publish() {
   Record* oldest = queue_.front();
-  stats_.held_packets = queue_.packets();
-  stats_.held_bytes = queue_.bytes();
+  stats_.held_packets = queue_.packets() - gone_packets_;
+  stats_.held_bytes = queue_.bytes() - gone_bytes_;
   stats_.oldest_ns = oldest ? oldest->time_ns : 0;
   {
     std::lock_guard<std::mutex> lock(published_mutex_);
@@ -207,9 +275,10 @@ void Worker::Publish() {
     return;
   }
   bool over = stats_.held_packets > limits_.packets || stats_.held_bytes > limits_.bytes;
+  bool waits = commit_packets_ || NowNs() >= oldest->time_ns + kPatienceNs;
   for (Notice notice : {Notice::kHeld, Notice::kLimit}) {
     bool& noticed = noticed_[static_cast<int>(notice)];
-    if (noticed || (notice == Notice::kLimit && !over)) continue;
+    if (noticed || !(notice == Notice::kLimit ? over : waits)) continue;
     noticed = true;
     notify_(notice, oldest->time_ns);
   }

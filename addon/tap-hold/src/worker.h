@@ -61,15 +61,22 @@ class Worker {
   void SetWatermark(uint64_t time_ns);
   // Forgets everything sent until now, also what is still on its way here.
   void Discard();
-  // From now on `memory` says up to which time everything has been given back
-  // or discarded: nothing older is on its way.  It must outlive the thread.
-  void ReportDrained(uint64_t* memory);
+  // Where the gate's programs and the thread tell each other how far they are; it
+  // must outlive the thread.
+  //   logged_iseq          the newest input in the secondary's log: releases what needs no more
+  //   drained_ns           up to there everything has been given back or discarded
+  //   unlogged_drained_ns  likewise everything that needed an input
+  void Share(const uint64_t* logged_iseq, uint64_t* drained_ns, uint64_t* unlogged_drained_ns);
   Stats Snapshot();
 
  private:
   void Run();
   bool ReadBatch();
   bool ReleaseBatch();
+  bool ReleaseLogged(uint64_t discard_ns);
+  void GiveBack(Record* record, Release cause);
+  void Pop();
+  int TimeoutMs() const;
   void CountRelease(const Record* record, Release cause, uint64_t now_ns);
   void Publish();
   void Poll(bool for_packets);
@@ -85,12 +92,18 @@ class Worker {
 
   std::atomic<uint64_t> watermark_ns_{0};
   std::atomic<uint64_t> discard_ns_{0};
+  std::atomic<const uint64_t*> logged_iseq_{nullptr};
   std::atomic<uint64_t*> drained_ns_{nullptr};
+  std::atomic<uint64_t*> unlogged_drained_ns_{nullptr};
   std::atomic<bool> stop_{false};
   std::atomic<bool> rearm_{false};  // notices may be sent again
 
   // The rest belongs to the thread, but for published_.
   Queue queue_;
+  Record* unexamined_ = nullptr;  // the oldest that the input log may release; nullptr: none
+  size_t gone_packets_ = 0;       // that have left from the middle of the queue
+  size_t gone_bytes_ = 0;
+  size_t commit_packets_ = 0;  // that only a commit releases
   Stats stats_;
   uint64_t released_ns_ = 0;  // the watermark or discard that was last carried out
   bool polling_packets_ = true;

@@ -47,12 +47,15 @@ void Round(unsigned seed) {
   std::atomic<int> notices{0};
   std::atomic<bool> done{false};
   std::atomic<uint64_t> sent{0}, received{0};
-  uint64_t last_number = 0;
+  // Of those that wait for a commit, and of those that need an input.
+  uint64_t last_number[2] = {};
+  uint64_t logged_iseq = 0, drained_ns = 0, unlogged_drained_ns = 0;
   {
     Worker worker(ends[1], Limits{10, 1000}, [&](Notice, uint64_t oldest_ns) {
       CHECK(oldest_ns != 0);
       notices++;
     });
+    worker.Share(&logged_iseq, &drained_ns, &unlogged_drained_ns);
     CHECK(worker.Start(256 * 1024) == 0);
 
     std::thread guest([&] {
@@ -63,6 +66,7 @@ void Round(unsigned seed) {
         packet.tag.frame_bytes = sizeof(packet.frame);
         packet.tag.time_ns = NowNs();
         uint64_t number = sent + 1;
+        packet.tag.needs_iseq = number % 2 ? number : 0;
         std::memcpy(packet.frame + 14, &number, sizeof(number));
         if (write(ends[0], &packet, sizeof(packet)) == sizeof(packet)) sent++;
       }
@@ -75,8 +79,9 @@ void Round(unsigned seed) {
         CHECK(bytes == static_cast<ssize_t>(sizeof(VnetHeader) + sizeof(Sent::frame)));
         uint64_t number;
         std::memcpy(&number, packet + sizeof(VnetHeader) + 14, sizeof(number));
-        CHECK(number > last_number);  // some are discarded, none overtakes
-        last_number = number;
+        // Some are discarded, none overtakes one of its kind.
+        CHECK(number > last_number[number % 2]);
+        last_number[number % 2] = number;
         received++;
       }
     });
@@ -93,6 +98,7 @@ void Round(unsigned seed) {
     uint64_t limit_ns = NowNs() + 20'000'000'000;
     while (sent < 2000 || received < 500 || notices < 10) {
       CHECK(NowNs() < limit_ns);
+      __atomic_store_n(&logged_iseq, sent - sent % 7, __ATOMIC_RELEASE);
       switch (random() % 8) {
         case 0: worker.Discard(); break;
         case 1: worker.SetWatermark(~uint64_t{0}); break;
