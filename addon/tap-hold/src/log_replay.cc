@@ -142,6 +142,10 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
   if (!item.live && (frame.flags & kTcpAck) && (!flow->has_ack || Before(flow->client_ack, frame.ack))) {
     flow->has_ack = true;
     flow->client_ack = frame.ack;
+    if (record->iseq <= first_write_) {
+      flow->has_early_ack = true;
+      flow->early_ack = frame.ack;
+    }
   }
 }
 
@@ -305,8 +309,11 @@ bool Replayer::RepliesAreOut(const Flow& flow, uint64_t now_ns) const {
   if (!flow.tracked) return waited_ns >= limits_.barrier_ns;
   shadow_flow seen{};
   if (!target_->Look(flow.key, &seen) || seen.ended_ns) return true;
+  // While the primary speaks, it may have replied to writes that still wait here.
+  bool has_ack = active_ ? flow.has_early_ack : flow.has_ack;
+  uint32_t ack = active_ ? flow.early_ack : flow.client_ack;
   bool certain = flow.done < flow.fresh ||
-                 (flow.has_ack && seen.state == SHADOW_KNOWN && Before(seen.snd_max + seen.seq_delta, flow.client_ack));
+                 (has_ack && seen.state == SHADOW_KNOWN && Before(seen.snd_max + seen.seq_delta, ack));
   if (certain) return !active_ && waited_ns >= kCertainFactor * limits_.barrier_ns;
   return seen.replies - flow.replies >= flow.asks || waited_ns >= limits_.barrier_ns;
 }

@@ -105,6 +105,8 @@ class Replayer {
     bool busy = false;     // among busy_
     bool has_ack = false;
     uint32_t client_ack = 0;  // how much the client has of what the primary sent
+    bool has_early_ack = false;
+    uint32_t early_ack = 0;  // and how much it said to have until the first write came
     Item* owed = nullptr;     // went in acknowledging more than the guest had sent, so it knows less than it may
     bool reach_known = false;
     uint32_t reach = 0;       // how much that was, as the client counts

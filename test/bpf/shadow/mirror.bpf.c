@@ -2,7 +2,8 @@
 /*
  * Stands in for the primary: numbers a VM's input, and sends clones of it into
  * the tunnel as the gate does.  It loses and doubles as many as the test wants.
- * Also a lossy link, and a guest whose clock is behind.
+ * Also a lossy link, and a guest whose clock is behind.  Notes how far both
+ * guests have come in what they say to each client.
  */
 #include <bpf/bpf_endian.h>
 #include "tcp_rewrite.h"
@@ -25,7 +26,40 @@ struct {
 	__u32 lost_per_mille, doubled_per_mille;
 	__u32 link_lost_per_mille;
 	__u32 clock_behind_ms;
+	__u64 shadow_outputs;
+	__u32 shadow_generation;
 } state = {};
+
+/* By the client's port: the sequence number behind the last of what each has said. */
+struct said {
+	__u32 end[2];
+	__u32 packets[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct said);
+} said SEC(".maps");
+
+static __always_inline void note_said(struct __sk_buff *skb, __u32 who)
+{
+	struct said fresh = {}, *f;
+	struct segment s;
+	__u32 port;
+
+	if (!segment_parse(skb, true, &s) || !s.payload_bytes)
+		return;
+	port = bpf_ntohs(s.key.client_port);
+	bpf_map_update_elem(&said, &port, &fresh, BPF_NOEXIST);
+	f = bpf_map_lookup_elem(&said, &port);
+	if (!f)
+		return;
+	if (!f->packets[who & 1] || tcp_after(s.seq + s.span, f->end[who & 1]))
+		f->end[who & 1] = s.seq + s.span;
+	f->packets[who & 1]++;
+}
 
 static __always_inline bool happens(__u32 per_mille)
 {
@@ -70,10 +104,26 @@ int mirror(struct __sk_buff *skb)
 }
 
 SEC("tcx/ingress")
+int primary_says(struct __sk_buff *skb)
+{
+	note_said(skb, 0);
+	return NEXT;
+}
+
+SEC("tcx/ingress")
 int acknowledged(struct __sk_buff *skb)
 {
+	struct bpf_tunnel_key key = {};
 	struct input_ack ack;
+	__u32 policy = 0;
 
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), setup.ipv6 ? BPF_F_TUNINFO_IPV6 : 0) &&
+	    bpf_skb_get_tunnel_opt(skb, &policy, sizeof(policy)) == sizeof(policy) && policy == SHADOW_OUTPUT_POLICY) {
+		state.shadow_outputs++;
+		state.shadow_generation = key.tunnel_id;
+		note_said(skb, 1);
+		return DROP;
+	}
 	if (skb->protocol != bpf_htons(INPUT_ACK_ETHERTYPE))
 		return NEXT;
 	if (!bpf_skb_load_bytes(skb, ETH_HLEN, &ack, sizeof(ack)) && ack.magic == INPUT_ACK_MAGIC) {

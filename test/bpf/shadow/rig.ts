@@ -24,6 +24,7 @@ import { ip, sources } from '../tap.js';
 export const primaryVm = `colopp-s-pvm-${process.pid}`;
 export const secondaryVm = `colopp-s-svm-${process.pid}`;
 const primaryHost = `colopp-s-p-${process.pid}`;
+const bridgeMac = '02:00:00:00:00:02';
 const [bridge, primaryTap, secondaryTap] = ['colopp-s-br', 'colopp-s-pv', 'colopp-s-sv'];
 const [tunnel, primaryTunnel, logTap] = ['clp-s-vx', 'clp-s-vxp', 'clp-s-log'];
 const underlay = { 4: ['10.9.0.1', '10.9.0.2', 24], 6: ['fd09::1', 'fd09::2', 64] } as const;
@@ -36,10 +37,11 @@ export const repairPort = 7001;
 /** What the stand-in for the primary does and has seen: see mirror.bpf.c. */
 export type MirrorVariable =
   | 'input_iseq' | 'lost_per_mille' | 'doubled_per_mille' | 'lost' | 'doubled' | 'acked_iseq' | 'acked_epoch' | 'acks'
-  | 'link_lost_per_mille' | 'link_lost' | 'clock_behind_ms';
+  | 'link_lost_per_mille' | 'link_lost' | 'clock_behind_ms' | 'shadow_outputs' | 'shadow_generation';
 const places: Record<MirrorVariable, [at: number, bytes: 4 | 8]> = {
   input_iseq: [0, 8], lost: [8, 8], doubled: [16, 8], acked_iseq: [24, 8], acked_epoch: [32, 8], acks: [40, 8], link_lost: [48, 8],
   lost_per_mille: [56, 4], doubled_per_mille: [60, 4], link_lost_per_mille: [64, 4], clock_behind_ms: [68, 4],
+  shadow_outputs: [72, 8], shadow_generation: [80, 4],
 };
 type Cleanup = (() => void | Promise<void>)[];
 
@@ -51,6 +53,8 @@ export interface RigOptions {
   segmented?: boolean;
   /** Neither client nor guest hand whole transfers to the kernel's segmentation. */
   smallPackets?: boolean;
+  /** The guests know the client from the beginning, as one does that was set to a checkpoint. */
+  neighbours?: boolean;
   timestamps?: boolean;
   sack?: boolean;
   shadow?: Partial<ShadowOptions>;
@@ -75,6 +79,11 @@ export class Rig {
         const [name, value] = conf.split('=') as [string, string];
         writeFileSync(`/proc/sys/net/ipv4/${name}`, value);
       }
+      if (options.neighbours) {
+        for (const vm of [primaryVm, secondaryVm]) {
+          for (const address of Object.values(clientAddress)) execFileSync('ip', ['-n', vm, 'neighbour', 'replace', address, 'lladdr', bridgeMac, 'dev', 'eth0']);
+        }
+      }
       if (options.smallPackets) {
         ip(`link set ${bridge} gso_max_segs 1`);
         for (const vm of [primaryVm, secondaryVm]) execFileSync('ip', ['-n', vm, 'link', 'set', 'eth0', 'gso_max_segs', '1']);
@@ -83,6 +92,7 @@ export class Rig {
       const mirror = new Mirror(ifIndex(primaryTunnel), tunnelAddress(secondaryAddress));
       close.push(() => mirror.close());
       mirror.attach('mirror', { ifname: primaryTap, direction: 'egress' });
+      mirror.attach('primary_says', { ifname: primaryTap, direction: 'ingress' });
       mirror.attach('acknowledged', { ifname: primaryTunnel, direction: 'ingress' });
       mirror.attach('link_in', { ifname: bridge, direction: 'ingress' });
       mirror.attach('link_out', { ifname: bridge, direction: 'egress' });
@@ -115,6 +125,11 @@ export class Rig {
 
   set(name: MirrorVariable, value: number): void {
     this.#mirror.set(name, value);
+  }
+
+  /** How far both guests have come in what they say to the client with this port; undefined: neither has said anything. */
+  said(port: number): { primary: number; secondary: number } | undefined {
+    return this.#mirror.said(port);
   }
 
   /** Protection begins. */
@@ -153,7 +168,7 @@ async function cleanUp(close: Cleanup): Promise<void> {
 function makeNetwork(close: Cleanup): void {
   ip(
     `link add ${bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
-    `link set ${bridge} address 02:00:00:00:00:02 addrgenmode none`,
+    `link set ${bridge} address ${bridgeMac} addrgenmode none`,
   );
   close.push(() => ip(`link del ${bridge}`));
   writeFileSync(`/proc/sys/net/ipv6/conf/${bridge}/disable_ipv6`, '0');
@@ -242,6 +257,15 @@ export class Mirror {
     const [at, bytes] = places[name];
     if (bytes === 4) this.#state.setUint32(at, value, true);
     else this.#state.setBigUint64(at, BigInt(value), true);
+  }
+
+  said(port: number): { primary: number; secondary: number } | undefined {
+    const key = new Uint8Array(4);
+    new DataView(key.buffer).setUint32(0, port, true);
+    const value = this.#object.map('said').lookup(key) as Uint8Array | undefined;
+    if (value === undefined) return undefined;
+    const view = new DataView(value.buffer, value.byteOffset);
+    return { primary: view.getUint32(0, true), secondary: view.getUint32(4, true) };
   }
 
   close(): void {
