@@ -33,8 +33,8 @@ export class VcpuTracer {
   readonly #seesExits: boolean;
   #pid = 0;
   #threads: readonly VcpuThread[] = [];
-  /** By vCPU: since when it has been seen to wait, after which of its changes. */
-  readonly #woken = new Map<number, { changes: number; sinceNs: bigint }>();
+  /** By vCPU: that it is runnable, as found after which of its changes, since when, and how long it had run then. */
+  readonly #unswitched = new Map<number, { changes: number; sinceNs: bigint; ranNs: bigint }>();
 
   /**
    * Loads and attaches the programs, which see nothing of interest until {@link follow}.
@@ -81,8 +81,9 @@ export class VcpuTracer {
     const zero = Array.from({ length: maps.vcpu_counts.cpus }, () => VcpuCounts.create());
     for (const { vcpu, tid } of threads) {
       maps.vcpu_counts.update(vcpu, zero);
-      const asleep = sleeper(pid, tid);
-      maps.vcpu_now.update(vcpu, VcpuNow.create(asleep && { since_ns: process.hrtime.bigint(), activity: Activity.VCPU_SLEEPS, delay_ns: asleep.waitedNs }));
+      const thread = threadOf(pid, tid);
+      const activity = thread?.asleep ? Activity.VCPU_SLEEPS : Activity.VCPU_UNSEEN;
+      maps.vcpu_now.update(vcpu, VcpuNow.create({ since_ns: process.hrtime.bigint(), activity, delay_ns: thread?.waitedNs ?? 0n }));
       maps.vcpu_of.update(tid, vcpu);
     }
     this.#threads = threads.map((thread) => ({ ...thread }));
@@ -97,7 +98,7 @@ export class VcpuTracer {
     for (const tid of [...maps.vcpu_of.keys()]) maps.vcpu_of.delete(tid);
     globals.bss.vcpus_running.set(0n);
     this.#threads = [];
-    this.#woken.clear();
+    this.#unswitched.clear();
   }
 
   /** What the vCPUs have done since they are followed, up to now. */
@@ -141,24 +142,28 @@ export class VcpuTracer {
     const sum = (of: Scalar): number => Number(perCpu.reduce((total, counts) => total + counts[of], 0n));
     const sums = (of: 'waits' | 'runs' | 'exits'): number[] =>
       Array.from(perCpu[0]?.[of] ?? [], (_, slot) => Number(perCpu.reduce((total, counts) => total + counts[of][slot]!, 0n)));
-    let activity = activities[now.activity];
+    let activity: VcpuActivity = activities[now.activity];
     // The span under way counts as far as it has come.
     const spanNs = Math.max(0, Number(atNs - now.since_ns));
-    const under: Record<string, number> = { [activity]: spanNs };
-    // One that was woken and waits is told by the kernel when it runs; until then from when it was first found so.
-    if (activity === 'sleeping' && sleeper(this.#pid, tid) === undefined) {
-      let woken = this.#woken.get(vcpu);
-      if (woken?.changes !== now.changes) this.#woken.set(vcpu, woken = { changes: now.changes, sinceNs: atNs });
-      activity = 'waiting';
-      under['waiting'] = Number(atNs - woken.sinceNs);
-      under['sleeping'] = Math.max(0, spanNs - under['waiting']);
+    const under: Partial<Record<VcpuActivity, number>> = { [activity]: spanNs };
+    // What was woken and waits, or has not been switched to since it is traced, the programs tell only when it runs.
+    if (activity === 'sleeping' || activity === 'unseen') {
+      const thread = threadOf(this.#pid, tid);
+      if (thread && !thread.asleep) {
+        let seen = this.#unswitched.get(vcpu);
+        if (seen?.changes !== now.changes) this.#unswitched.set(vcpu, seen = { changes: now.changes, sinceNs: atNs, ranNs: thread.ranNs });
+        const foundNs = Number(atNs - seen.sinceNs);
+        if (activity === 'sleeping') under.sleeping = Math.max(0, spanNs - foundNs);
+        activity = thread.ranNs > seen.ranNs ? 'running' : 'waiting';
+        under[activity] = foundNs;
+      }
     }
     const exits = sums('exits');
     return {
       vcpu, tid, activity, cpu: now.cpu,
-      runNs: sum('run_ns') + (under['running'] ?? 0),
-      waitNs: sum('wait_ns') + (under['waiting'] ?? 0),
-      sleepNs: sum('sleep_ns') + (under['sleeping'] ?? 0),
+      runNs: sum('run_ns') + (under.running ?? 0),
+      waitNs: sum('wait_ns') + (under.waiting ?? 0),
+      sleepNs: sum('sleep_ns') + (under.sleeping ?? 0),
       preemptedBesideSiblingNs: sum('preempted_beside_sibling_ns'),
       voluntary: sum('voluntary'), involuntary: sum('involuntary'), migrations: sum('migrations'),
       waits: sums('waits'), runs: sums('runs'),
@@ -184,13 +189,14 @@ function processRunNs(pid: number): number {
   }
 }
 
-/** How long a thread that sleeps at this moment has ever waited for a CPU; undefined if it is runnable, or gone. */
-function sleeper(pid: number, tid: number): { waitedNs: bigint } | undefined {
+/** What the kernel tells of a thread: whether it sleeps, how long it has ever run and waited; undefined if it is gone. */
+function threadOf(pid: number, tid: number): { asleep: boolean; ranNs: bigint; waitedNs: bigint } | undefined {
   const read = (file: string): string => readFileSync(`/proc/${pid}/task/${tid}/${file}`, 'latin1');
   try {
     const stat = read('stat');
-    if (stat[stat.lastIndexOf(')') + 2] === 'R') return undefined; // the name in front may hold anything
-    return { waitedNs: BigInt(read('schedstat').split(' ')[1] ?? 0) };
+    const asleep = stat[stat.lastIndexOf(')') + 2] !== 'R'; // the name in front may hold anything
+    const [ranNs = 0n, waitedNs = 0n] = read('schedstat').trim().split(' ').map(BigInt);
+    return { asleep, ranNs, waitedNs };
   } catch {
     return undefined;
   }

@@ -8,7 +8,7 @@ import { findClang, installedVersions, nodeHeaders } from './packages.mjs';
 
 /** @typedef {import('./steps.mjs').Step} Step */
 
-const ADDONS = ['addon/libbpf-napi', 'addon/tap-hold', 'addon/sd-notify'];
+const ADDONS = ['addon/libbpf-napi', 'addon/tap-hold', 'addon/sd-notify', 'addon/thread-sched'];
 const PACKAGES = [...ADDONS, 'src/bpf-ts-loader'];
 const SKELETONS = 'src/dataplane/skel';
 const KERNEL_BTF = '/sys/kernel/btf/vmlinux';
