@@ -10,11 +10,12 @@ export function exitCodeOf(error: unknown): 1 | 2 {
   return typeof code === 'string' && environmentCodes.has(code) || error instanceof RangeError ? 2 : 1;
 }
 
-/** One sentence on standard error; the stack only for what should never happen. */
+/** One sentence on standard error, with the code to look up; the stack only for what should never happen. */
 export function report(error: unknown): void {
   const expected = error instanceof Error && ('code' in error || error instanceof RangeError);
   const text = expected ? error.message : error instanceof Error ? error.stack ?? error.message : String(error);
-  process.stderr.write(`colopp: ${text}\n`);
+  const code = (error as { code?: unknown } | null)?.code;
+  process.stderr.write(`colopp${typeof code === 'string' ? ` [${code}]` : ''}: ${text}\n`);
 }
 
 /** Wrong usage that commander cannot see. */

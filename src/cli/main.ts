@@ -5,6 +5,7 @@ import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
 import { drillCommand } from './drill.js';
 import { exitCodeOf, report } from './errors.js';
+import { explainCommand } from './explain.js';
 import { labCommand } from './lab.js';
 import { monitorCommand } from './monitor.js';
 import { reprotectCommand } from './reprotect.js';
@@ -28,7 +29,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
   agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), reprotectCommand(), startAloneCommand(),
-  monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), systemdUnitCommand(),
+  monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), systemdUnitCommand(), explainCommand(),
 ]) program.addCommand(inherit(command));
 
 try {

@@ -114,7 +114,7 @@ test('a program that is no QEMU', () =>
 
 test('a QEMU that says what it should and then does nothing', async () => {
   const end = await runAgent(configuration('vm.qemu', script('qemu-mute', 'QEMU emulator version 11.1.0')));
-  assert.match(end.stderr, /^colopp: QEMU did not start: it ended with exit code 0; its log .* ends with:\nQEMU emulator version 11\.1\.0\n$/);
+  assert.match(end.stderr, /^colopp \[QEMU_START\]: QEMU did not start: it ended with exit code 0; its log .* ends with:\nQEMU emulator version 11\.1\.0\n$/);
   assert.is(end.code, 2);
   assert.equal(await links(), linksBefore);
 });
