@@ -1,5 +1,5 @@
 import { constants, setPriority } from 'node:os';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import pino from 'pino';
 import { loadConfig } from '../agent/config.js';
 import { requireKernel } from '../agent/requirements.js';
@@ -58,7 +58,7 @@ export function agentCommand(): Command {
     .description("run this host's half of a pair")
     .requiredOption('-c, --config <file>', 'configuration file (YAML)')
     .option('--check', 'only check the configuration')
-    .option('--log-level <level>', 'trace, debug, info, warn or error', 'info')
+    .addOption(new Option('--log-level <level>', 'least severity of what is logged').choices(['trace', 'debug', 'info', 'warn', 'error']).default('info'))
     .addHelpText('after', help)
     .action(run);
 }

@@ -61,14 +61,25 @@ Exit codes: 0 all passed, 1 one failed, 2 a file is wrong or a drill could not b
     .action(run);
   drill.command('check')
     .description('tell every mistake in drill files, with line, column and what to write')
+    .addHelpText('after', `
+Examples:
+  colopp drill check my.yaml
+  colopp drill check drills/*.yaml`)
     .argument('<file...>', 'files, folders, or names')
     .action(check);
   drill.command('list')
     .description('the drills that come with colopp, and what each proves')
     .option('--json', 'print JSON')
+    .addHelpText('after', `
+Examples:
+  colopp drill list
+  colopp drill list --json | jq -r '.[].drill'`)
     .action(list);
   drill.command('schema')
     .description('the JSON schema of drill files, for editors')
+    .addHelpText('after', `
+Examples:
+  colopp drill schema > drill.schema.json`)
     .action(() => void process.stdout.write(`${JSON.stringify(scriptJsonSchema(), null, 2)}\n`));
   return drill;
 }

@@ -20,15 +20,28 @@ Examples:
     .option('--name <name>', 'name of the lab; several can stand side by side', defaultName)
     .option('--vcpus <n>', 'vCPUs of the guest', whole(1, 8), 1)
     .option('--network-only', 'only the namespaces and cables')
+    .addHelpText('after', `
+Examples:
+  colopp lab up
+  colopp lab up --name two --vcpus 2
+  colopp monitor --lab two`)
     .action(up);
   lab.command('down')
     .description('end every process in a lab and remove it, also after a crash')
     .option('--name <name>', 'name of the lab', defaultName)
     .option('--all', 'all labs on this machine')
+    .addHelpText('after', `
+Examples:
+  colopp lab down
+  colopp lab down --all`)
     .action(down);
   lab.command('status')
     .description('show the labs on this machine and what their agents say')
     .option('--json', 'print JSON')
+    .addHelpText('after', `
+Examples:
+  colopp lab status
+  colopp lab status --json | jq '.[].hosts.a.phase'`)
     .action(status);
   return lab;
 }

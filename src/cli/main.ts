@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
 import { agentCommand } from './agent.js';
+import { completionCommand } from './completion.js';
 import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
 import { drillCommand } from './drill.js';
@@ -29,7 +30,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
   agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), reprotectCommand(), startAloneCommand(),
-  monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), systemdUnitCommand(), explainCommand(),
+  monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), systemdUnitCommand(), explainCommand(), completionCommand(),
 ]) program.addCommand(inherit(command));
 
 try {

@@ -40,7 +40,12 @@ export function print(target: Target, result: unknown, text: string): void {
 export function statusCommand(): Command {
   return onAgent('status', 'show what an agent is doing', `  colopp status
   colopp status --lab lab --host b
-  colopp status --json | jq .output.heldPackets`)
+  colopp status --json | jq .output.heldPackets
+
+It shows: role and state; the VM and how it runs; when the peer was last heard;
+commits, and how long they paused the VM; output that waits now and what became
+of the rest; for each declared service what left early and why the rest did not.
+Exit code 2 if no agent answers.`)
     .action(async (target: Target) => {
       const status = await ask<AgentStatus>(target, 'status');
       print(target, status, statusText(status));
@@ -48,7 +53,12 @@ export function statusCommand(): Command {
 }
 
 export function checkpointCommand(): Command {
-  return onAgent('checkpoint', 'make a checkpoint now and wait for its commit', '  colopp checkpoint')
+  return onAgent('checkpoint', 'make a checkpoint now and wait for its commit', `  colopp checkpoint
+  colopp checkpoint --lab lab --json
+
+Ask the primary's agent. A commit means that the other host has loaded the
+checkpoint: what the VM said before is released to its clients.
+Exit code 1 if there is no protection, or no commit in time.`)
     .action(async (target: Target) => {
       const result = await ask<{ pauseMs: number }>(target, 'checkpoint');
       print(target, result, `Committed. The VM was paused for ${result.pauseMs.toFixed(1)} ms.`);
@@ -57,7 +67,12 @@ export function checkpointCommand(): Command {
 
 export function failoverCommand(): Command {
   return onAgent('failover', 'move the VM to the other host now', `  colopp failover
-  colopp failover --lab lab --host a`)
+  colopp failover --lab lab --host a
+
+Either host's agent may be asked. The VM goes on from its last commit, and its
+connections with it; what clients were told is never taken back. It takes some
+ten milliseconds. Afterwards the pair protects itself again, the other way
+round. Exit code 1 if the VM is not protected: then it stays where it is.`)
     .action(async (target: Target) => {
       const status = await ask<AgentStatus>(target, 'failover');
       print(target, status, status.active ? `${status.host} runs the VM now.` : `${status.host} has handed the VM over.`);
@@ -65,7 +80,12 @@ export function failoverCommand(): Command {
 }
 
 export function startAloneCommand(): Command {
-  return onAgent('start-alone', 'let a fenced host run the VM: only if you are sure that its peer does not', '  colopp start-alone')
+  return onAgent('start-alone', 'let a fenced host run the VM: only if you are sure that its peer does not', `  colopp start-alone
+
+A host is fenced when its peer may have taken the VM over while it could not be
+heard. It goes on by itself once the peer can be asked. Only when the peer is
+gone for good is it yours to decide: two hosts that both run the VM answer
+clients differently. Exit code 1 if this host is not fenced.`)
     .action(async (target: Target) => {
       const status = await ask<AgentStatus>(target, 'start-alone');
       print(target, status, `${status.host} runs the VM in generation ${status.generation}, unprotected.`);
