@@ -55,6 +55,7 @@ function explainUnion(schema: Schema, value: unknown, path: PropertyKey[]): Mist
   const options = optionsOf(schema);
   const words = options.flatMap((option) => (isEnum(option) ? Object.values(option._zod.def.entries).map(String) : []));
   const keys = options.flatMap(keysOf);
+  if (value === null) return [{ path, what: 'nothing stands here', suggestion: `There are: ${[...words, ...keys].join(', ')}.` }];
   if (typeof value === 'string' && keys.includes(value)) {
     const [example] = examplesOf(options.map((option) => shapeOf(option)?.[value]).find((found) => found !== undefined));
     return [{ path, what: `"${value}" needs more`, suggestion: `Write for example: ${value}: ${String(example)}` }];

@@ -14,8 +14,8 @@ export function parseTime(text: string): number | undefined {
 
 /** A time, or two with `..` between them. */
 export function parseSpan(text: string): Span | undefined {
-  const ends = text.split('..');
-  const [lowMs, highMs = lowMs] = ends.map(parseTime);
+  const ends = text.split('..').map(parseTime);
+  const [lowMs, highMs] = [ends[0], ends.at(-1)];
   return ends.length > 2 || lowMs === undefined || highMs === undefined ? undefined : { lowMs, highMs };
 }
 

@@ -1,7 +1,7 @@
 /** Reads drill files. Every mistake is told with its line, its column and what to write instead. */
 
 import { readFileSync } from 'node:fs';
-import { isMap, isScalar, LineCounter, parseDocument, type Document, type Node } from 'yaml';
+import { isMap, isScalar, LineCounter, parseDocument, visit, type Document, type Node } from 'yaml';
 import { findMistakes, type Mistake } from './mistakes.js';
 import { findDisorder } from './order.js';
 import { scriptSchema, type Script } from './script.js';
@@ -61,7 +61,9 @@ export function parseDrill(text: string, source: string): Script {
   try {
     value = document.toJS({ maxAliasCount: 100 });
   } catch (cause) {
-    throw new DrillFileError(source, [problemAt(0, `not usable YAML: ${(cause as Error).message}`, 'Write it without aliases.')], { cause });
+    let at = 0;
+    visit(document, { Alias: (_key, { range }) => { at = range?.[0] ?? 0; return visit.BREAK; } });
+    throw new DrillFileError(source, [problemAt(at, `not usable YAML: ${(cause as Error).message}`, 'Write out what the alias stands for, or put quotes around it.')], { cause });
   }
   if (value === null) throw new DrillFileError(source, [problemAt(0, 'the file is empty', 'See "colopp drill --help" for an example.')]);
   const refuse = (mistakes: readonly Mistake[]): void => {
@@ -96,7 +98,7 @@ function offsetOf(document: Document, { path, key }: Mistake): number {
 const cures: Record<string, string> = {
   TAB_AS_INDENT: 'Indent with spaces.',
   DUPLICATE_KEY: 'Keep one of them.',
-  BAD_INDENT: 'Indent it as its neighbours are.',
+  BAD_INDENT: 'Indent it as its neighbours are, and close the brackets before it.',
   MISSING_CHAR: 'Add what is missing, or the end of the quote or bracket before it.',
   MULTILINE_IMPLICIT_KEY: 'Put a ":" behind the key, or close the quote or bracket before it.',
   BLOCK_AS_IMPLICIT_KEY: 'Put each key on a line of its own.',

@@ -3,6 +3,7 @@
  * editors, and mistakes are explained with its examples.
  */
 
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import { configSchema } from '../agent/config.js';
 import { parseShare, parseSpan, parseTime } from './quantities.js';
@@ -128,7 +129,7 @@ const pair = z.strictObject({
   agents: z.strictObject({ a: path, b: path.optional() })
     .meta({ description: 'Control sockets. Without that of b, steps see b only through a.', examples: ['{ a: /run/colopp/agent.sock }'] }),
   service: z.strictObject({
-    address: z.union([z.ipv4('must be an IP address'), z.ipv6()]).meta({ examples: ['10.0.0.5'] }),
+    address: z.string().refine((text) => isIP(text) !== 0, 'must be an IP address').meta({ examples: ['10.0.0.5'] }),
     redisPort: port.default(6379).meta({ examples: [6379] }), httpPort: port.default(80).meta({ examples: [80] }),
   }).optional().meta({ description: 'Where clients find the guest, for the load: Redis, and a web server with /1k and /1m.', examples: ['{ address: 10.0.0.5 }'] }),
 });

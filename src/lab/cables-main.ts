@@ -19,7 +19,6 @@ const perMillion = 1e6;
 const [guestMac = ''] = process.argv.slice(2);
 const waiting = new TapHold({ ifname: delayTap, ringBytes: delayMemoryBytes, onNotice: () => {} });
 silenceIpv6(delayTap);
-let delayMs = 0;
 let ticker: NodeJS.Timeout | undefined;
 const { globals: { bss }, maps } = await start();
 
@@ -45,15 +44,18 @@ function cableOf(host: HostName, network: CableFault['network']): number {
   return ports.indexOf(`${host}-${network === 'client' ? 'up' : 'repl'}`);
 }
 
-function spoil({ host, network, direction, of, drop, delay, delayMs: lateMs }: CableFault): void {
+function spoil({ host, network, direction, of, drop, delay, delayMs }: CableFault): void {
+  if (delay > 0) {
+    const release = (): void => waiting.releaseUpTo(process.hrtime.bigint() - BigInt(Math.round(delayMs * 1e6)));
+    clearInterval(ticker);
+    release(); // before the first frame comes
+    ticker = setInterval(release, tickMs);
+  }
   const faults = direction === 'from' ? bss.faults_from : bss.faults_to;
   faults.set(faults.get().map((fault, cable) => cable !== cableOf(host, network) ? fault : Fault.create({
     drop_ppm: Math.round(drop * perMillion), delay_ppm: Math.round(delay * perMillion),
     of: of === 'mirror' ? FaultOf.FAULT_OF_MIRROR : FaultOf.FAULT_OF_ALL,
   })));
-  if (delay === 0) return;
-  delayMs = lateMs;
-  ticker ??= setInterval(() => waiting.releaseUpTo(process.hrtime.bigint() - BigInt(Math.round(delayMs * 1e6))), tickMs);
 }
 
 function heal(): void {

@@ -1,49 +1,40 @@
 /** Who of a lab's hosts has spoken for the guest, as seen on the wire. */
-import { fork, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
+import { Cables } from '../../src/lab/cables.js';
 import { demoGuest, type Lab } from '../../src/lab/lab.js';
 import type { HostName } from '../../src/lab/topology.js';
 
 /** Frames with the guest's address that left a host. Times are CLOCK_MONOTONIC milliseconds, 0 if there was none. */
 export interface Sighting { frames: number; firstMs: number; lastMs: number }
-export type WitnessOrder = 'read' | 'forget';
 
 export class FrameWitness {
-  readonly #child: ChildProcess;
+  readonly #cables: Cables;
 
   static async start(lab: Lab): Promise<FrameWitness> {
-    const main = fileURLToPath(new URL('frame-witness-main.js', import.meta.url));
-    const child = fork(main, [demoGuest().mac], {
-      execPath: 'ip', execArgv: ['netns', 'exec', lab.topology.net, process.execPath], stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
-    const early = once(child, 'exit').then(() => { throw new Error('The witness ended before it was ready.'); });
-    await Promise.race([once(child, 'message'), early]);
-    early.catch(() => {});
-    return new FrameWitness(child);
+    return new FrameWitness(await Cables.attach(lab.topology, demoGuest().mac));
   }
 
-  private constructor(child: ChildProcess) {
-    this.#child = child;
+  private constructor(cables: Cables) {
+    this.#cables = cables;
   }
 
-  read(): Promise<Record<HostName, Sighting>> {
-    return this.#ask('read');
+  async read(): Promise<Record<HostName, Sighting>> {
+    const { reigns } = await this.#cables.report();
+    const sightingOf = (host: HostName): Sighting => {
+      const own = reigns.filter((reign) => reign.host === host);
+      return {
+        frames: own.reduce((sum, { frames }) => sum + frames, 0),
+        firstMs: Number(own[0]?.firstNs ?? 0n) / 1e6, lastMs: Number(own.at(-1)?.lastNs ?? 0n) / 1e6,
+      };
+    };
+    return { a: sightingOf('a'), b: sightingOf('b') };
   }
 
   /** Starts counting anew. */
-  async forget(): Promise<void> {
-    await this.#ask('forget');
+  forget(): Promise<void> {
+    return this.#cables.forget();
   }
 
   close(): void {
-    this.#child.kill('SIGKILL');
-  }
-
-  async #ask(order: WitnessOrder): Promise<Record<HostName, Sighting>> {
-    const answer = once(this.#child, 'message');
-    this.#child.send(order);
-    const [seen] = await answer as [Record<HostName, Sighting>];
-    return seen;
+    this.#cables.close();
   }
 }
