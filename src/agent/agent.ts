@@ -11,12 +11,12 @@ import type { ShadowStats } from '../dataplane/shadow.js';
 import { createTunnel, removeTunnel } from '../dataplane/tunnel.js';
 import { CheckpointRelay, type PeerConnection } from '../peer/index.js';
 import {
-  initialState, isActive, isProtected, step,
+  initialState, isActive, isProtected, secondaryIsActive, step,
   type Effect, type PairConfig, type PairEvent, type PairState, type Phase, type Role, type TimerName,
 } from '../protocol/pair.js';
 import { isLogMessage, type PeerMessage } from '../protocol/messages.js';
 import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRuntime } from '../qemu/index.js';
-import { ConfigError, describeVm, type AgentConfig } from './config.js';
+import { ConfigError, describeVm, replicatesInputs, type AgentConfig } from './config.js';
 import { ControlError, ControlServer, isListening, type ControlRequest } from './control.js';
 import { Session } from './session.js';
 import { StateFile } from './state-file.js';
@@ -121,7 +121,7 @@ export class Agent {
     const accel = chooseAccel(config, probe);
     const vm = describeVm(config, accel, probe.version);
     const secret = readSecret(config);
-    const mirrored = config.services.length > 0;
+    const mirrored = replicatesInputs(config);
     // From here on there is something to leave behind.
     if (mirrored) await createTunnel(config.network.tunnel);
     const agent = new Agent(config, log, { runtime, probe, accel, vm, secret }, await Gate.open({
@@ -216,7 +216,7 @@ export class Agent {
 
   async #begin(): Promise<void> {
     const remembered = this.#stateFile.read();
-    if (this.#config.services.length > 0) {
+    if (replicatesInputs(this.#config)) {
       this.#inputs = new InputReplication(this.#config, this.#gate, () => this.#session.send({ type: 'request-checkpoint' }));
     }
     const vmAlive = await this.#vm.adopt();
@@ -241,7 +241,7 @@ export class Agent {
     await this.#vm.destroy();
     this.#inputs?.close();
     await this.#gate.close();
-    if (this.#config.services.length > 0) await removeTunnel(this.#config.network.tunnel);
+    if (replicatesInputs(this.#config)) await removeTunnel(this.#config.network.tunnel);
     this.#log.info('The agent has ended.');
     this.#ended();
   }
@@ -278,18 +278,21 @@ export class Agent {
   }
 
   #onMessage(message: PeerMessage): void {
-    if (isLogMessage(message)) this.#inputs?.onMessage(message);
-    else this.#dispatch({ type: 'message', message });
+    if (!isLogMessage(message)) return this.#dispatch({ type: 'message', message });
+    if (message.type !== 'secondary-wish') return this.#inputs?.onMessage(message);
+    this.#inputs?.forward(message.forward);
+    this.#dispatch({ type: 'secondary-active', on: message.active || this.#config.secondary === 'active' });
   }
 
   #onVmEvent(event: VmEvent): void {
     switch (event.type) {
       case 'stopped':
+        if (this.#state.role === 'secondary') this.#inputs?.suspended();
         if (this.#inputs && this.#state.checkpoint) this.#session.send(this.#inputs.stopped(event.stampNs));
         return this.#dispatch({ type: 'vm-stopped', stampNs: event.stampNs, receivedNs: event.receivedNs });
       case 'resumed':
         // Not when the takeover sets it running: that loads nothing.
-        if (this.#state.role === 'secondary' && this.#state.phase !== 'taking-over') this.#inputs?.loaded();
+        if (this.#state.role === 'secondary' && this.#state.phase !== 'taking-over') this.#inputs?.loaded(secondaryIsActive(this.#state, this.#pairConfig));
         return this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
       case 'colo-entered': return this.#dispatch({ type: 'colo-entered' });
       case 'migration-failed': return this.#dispatch({ type: 'failed', what: 'Copying the VM', reason: 'QEMU says no more; see qemu.log' });

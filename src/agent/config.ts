@@ -54,7 +54,9 @@ export const configSchema = z.strictObject({
     /** Only where services are declared: the tunnel that carries the VM's input to the other host, and the tap where it is logged there. Made, and gone with the agent. */
     tunnel: ifname.default('clp-tunnel0'),
     logTap: ifname.default('clp-log0'),
-  }).refine((n) => new Set(Object.values(n)).size === 5, 'needs interfaces with different names'),
+    /** Only where outputs are compared: the tap where those of the other host's VM arrive. Made, and gone with the agent. */
+    shadowTap: ifname.default('clp-shadow0'),
+  }).refine((n) => new Set(Object.values(n)).size === 6, 'needs interfaces with different names'),
   peer: z.strictObject({
     /** Where this agent listens for its peer: an address of the replication network. */
     listen: endpoint,
@@ -109,9 +111,27 @@ export const configSchema = z.strictObject({
     /** Where Prometheus finds this agent's metrics, under /metrics. They are offered to whoever can connect; by default nowhere. */
     listen: endpoint.optional(),
   }).prefault({}),
-  /** `paused`: the secondary VM only loads checkpoints. `active`: it runs between them. */
+  /**
+   * How the primary releases what it holds. `commit`: by checkpoints only. `compare`: also as soon as
+   * the secondary VM, which runs then, has said the same. `auto`: whichever makes output wait less.
+   */
+  mode: z.enum(['commit', 'compare', 'auto']).default('commit'),
+  compare: z.strictObject({
+    /** While comparing, so many per cent of what left early is compared after the fact. */
+    auditPercent: z.number().min(0).max(100).default(1),
+    /** So many mismatches in these audits, and a service's replies leave early no more. */
+    auditMismatches: whole(1, 1_000_000).default(3),
+    /** The longest wait for the secondary VM before a checkpoint is made instead. */
+    latestMs: whole(1, 10_000).default(200),
+  }).prefault({}),
+  /** `paused`: the secondary VM only loads checkpoints, unless the primary compares. `active`: it always runs between them. */
   secondary: z.enum(['paused', 'active']).default('paused'),
 });
+
+/** Whether inputs are mirrored to the other host: for pre-release, comparing, and an active secondary. */
+export function replicatesInputs({ services, mode, secondary }: AgentConfig): boolean {
+  return services.length > 0 || mode !== 'commit' || secondary === 'active';
+}
 
 export type AgentConfig = z.infer<typeof configSchema>;
 

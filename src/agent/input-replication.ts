@@ -1,15 +1,18 @@
 /**
  * Both halves of input replication as the agent sees them: what the primary's
- * gate mirrors, the secondary logs, and a takeover replays.
+ * gate mirrors, the secondary logs, and gives to its VM: as it comes, while it is
+ * active, else after a takeover.
  *
- * Exists only where services are declared: nothing else needs the log.
+ * Exists only where services are declared, or outputs compared: nothing else
+ * needs the log.
  */
 
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import type { ReplayStats } from 'tap-hold';
 import type { Gate } from '../dataplane/gate.js';
 import { Shadow, type ShadowStats } from '../dataplane/shadow.js';
-import type { LogMessage } from '../protocol/messages.js';
+import type { LogBegin, LogMark } from '../protocol/messages.js';
+import type { Forwarding } from '../protocol/compare-policy.js';
 import type { AgentConfig } from './config.js';
 
 /**
@@ -23,6 +26,8 @@ const freshStopNs = 2_000_000n;
 /** What a VM's clock may be behind beyond what is known. Too much does no harm. */
 const clockMarginMs = 200;
 const nsPerMs = 1e6;
+/** Rounds are told with 24 bits. */
+const rounds = 2 ** 24;
 
 export class InputReplication {
   readonly #gate: Gate;
@@ -31,6 +36,11 @@ export class InputReplication {
   #readWhenAsked = 0n;
   /** Secondary: the newest mark, which counts when its checkpoint is loaded, and when it came. */
   #mark: { readInput: bigint; atNs: bigint } | undefined;
+  /** Primary: told from those of an earlier protection by where they begin. */
+  #round = randomInt(rounds);
+  /** Secondary: when its active VM stopped for the newest checkpoint, and for the one before. */
+  #suspendedNs = 0n;
+  #suspendedBeforeNs = 0n;
   /** When the VM had stopped, at the primary, for the checkpoint that was last loaded. */
   #stoppedNs = process.hrtime.bigint();
 
@@ -42,7 +52,7 @@ export class InputReplication {
     this.#gate = gate;
     this.#shadow = Shadow.open({
       tap: config.network.tap, tunnel: config.network.tunnel, logTap: config.network.logTap,
-      peerAddress: config.peer.address.host, onNotice: onTrouble,
+      peerAddress: config.peer.address.host, logMark: gate.logMark, onNotice: onTrouble,
     });
   }
 
@@ -54,7 +64,7 @@ export class InputReplication {
   // ---- primary -------------------------------------------------------------
 
   /** Protection is about to begin. @returns what the secondary must know before it does */
-  begin(): LogMessage {
+  begin(): LogBegin {
     const epoch = randomBytes(8);
     epoch[0]! &= 0x7f; // the log takes 63 bits
     epoch[7]! |= 1; // zero means none
@@ -72,31 +82,59 @@ export class InputReplication {
    * side: some inputs more are replayed, none is missing.
    * @returns what the secondary must know before it has loaded that checkpoint
    */
-  stopped(stopNs: bigint): LogMessage {
+  stopped(stopNs: bigint): LogMark {
+    this.#round = (this.#round + 1) % rounds;
     const fresh = process.hrtime.bigint() - stopNs < freshStopNs;
-    return { type: 'log-mark', readInput: Number(fresh ? this.#gate.readInputs() : this.#readWhenAsked) };
+    return { type: 'log-mark', readInput: Number(fresh ? this.#gate.readInputs() : this.#readWhenAsked), round: this.#round };
   }
 
   // ---- secondary -----------------------------------------------------------
 
-  onMessage(message: LogMessage): void {
+  onMessage(message: LogBegin | LogMark): void {
     if (message.type === 'log-begin') {
       this.#mark = undefined;
       this.#shadow.reset(BigInt(`0x${message.epoch}`), BigInt(message.nextInput));
     } else {
       this.#mark = { readInput: BigInt(message.readInput), atNs: process.hrtime.bigint() };
+      // The primary's VM stops after ours: what ours says from now on it says with that checkpoint.
+      this.#shadow.begin(message.round);
     }
   }
 
-  /** The VM has loaded a checkpoint: the one that was last marked. */
-  loaded(): void {
-    if (!this.#mark) return;
-    this.#stoppedNs = this.#mark.atNs;
-    this.#shadow.forget(this.#mark.readInput, keptInputs);
-    this.#mark = undefined;
+  /** Which of this VM's outputs the primary wants while it is active. */
+  forward(what: Forwarding): void {
+    this.#shadow.forward(what);
   }
 
-  /** The VM runs from its last commit: gives it what it missed. */
+  /** The VM has stopped: nothing goes in until it has loaded a checkpoint, or takes over. */
+  suspended(): void {
+    [this.#suspendedBeforeNs, this.#suspendedNs] = [this.#suspendedNs, process.hrtime.bigint()];
+    this.#shadow.suspend();
+  }
+
+  /**
+   * The VM has loaded a checkpoint: the one that was last marked.
+   * @param active it runs on, and is given its input
+   */
+  loaded(active: boolean): void {
+    const mark = this.#mark;
+    this.#mark = undefined;
+    if (mark) {
+      this.#stoppedNs = mark.atNs;
+      this.#shadow.forget(mark.readInput, keptInputs);
+    }
+    if (mark && active) {
+      this.#gate.setMode('shadowed');
+      // A write of the last round may be in doubt still.
+      this.#shadow.activate(this.#suspendedBeforeNs);
+    } else {
+      // Which inputs it has had is not known until the next mark: it gets none.
+      this.#shadow.standBy();
+      this.#gate.setMode('closed');
+    }
+  }
+
+  /** The VM runs from its last commit, or goes on as it was: gives it what it missed. */
   takeOver(): Promise<ReplayStats> {
     const behindMs = Number(process.hrtime.bigint() - this.#stoppedNs) / nsPerMs;
     return this.#shadow.takeOver({ clockBehindMs: Math.ceil(behindMs + clockMarginMs) });

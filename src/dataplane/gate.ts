@@ -5,12 +5,12 @@
  * agent is gone must not become heard by that. They go with the tap.
  */
 
-import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ifIndex } from 'libbpf-napi';
 import { releaseCauses, TapHold, type HoldNotice, type HoldTimes, type ReleaseCause } from 'tap-hold';
 import { attachInPlace } from './attach-in-place.js';
 import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
+import { newMark } from './mark.js';
 import { silenceIpv6 } from './silence-ipv6.js';
 import { tunnelAddress } from './tunnel.js';
 import { Services, type DeclaredService, type ServiceStats } from './services.js';
@@ -32,8 +32,6 @@ export interface GateOptions {
   services?: readonly DeclaredService[];
   /** Where the VM's inputs are mirrored to while it is protected; undefined: nowhere. */
   mirror?: { tunnel: string; peerAddress: string } | undefined;
-  /** On what the input log gives to the VM; see ShadowOptions. */
-  logMark?: number;
   /** See TapHoldOptions.onNotice. */
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
 }
@@ -125,6 +123,11 @@ export class Gate {
     const word = ({ offset }: { offset: number }): Uint8Array => memory.subarray(offset, offset + 8);
     hold.share({ loggedIseq: word(logged_iseq), drainedNs: word(drained_ns), unloggedDrainedNs: word(unlogged_drained_ns) });
     this.#services = new Services(objects, options.services ?? []);
+  }
+
+  /** On what the input log gives to the VM, which passes even while the gate is `shadowed`. */
+  get logMark(): number {
+    return this.#objects.globals.rodata.log_mark.get();
   }
 
   /** `protected`: output is held from the next packet on. Leaving it does not release what is held. */
@@ -245,20 +248,20 @@ export async function probeGate(): Promise<void> {
 }
 
 /** Loads the programs and attaches them to `tap` and the hold tap, closed, in place of an earlier agent's. */
-function attach(tap: string, hold: TapHold, { services, mirror, logMark }: Pick<GateOptions, 'services' | 'mirror' | 'logMark'>): GateObjects {
+function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptions, 'services' | 'mirror'>): GateObjects {
   const specs = openGate();
   const { rodata, bss } = specs.globals;
   rodata.tap_ifindex.set(ifIndex(tap));
   rodata.hold_ifindex.set(hold.ifIndex);
   rodata.follow_flows.set((services ?? []).length > 0 || mirror !== undefined);
-  rodata.log_mark.set(logMark ?? 0);
+  rodata.log_mark.set(newMark());
   if (mirror) {
     const peer = tunnelAddress(mirror.peerAddress);
     rodata.mirror_ifindex.set(ifIndex(mirror.tunnel));
     rodata.mirror_ipv6.set(peer.ipv6);
     rodata.mirror_peer.set(Uint32Array.from(peer.words));
   }
-  rodata.release_mark.set(randomInt(1, 2 ** 32 - 1));
+  rodata.release_mark.set(newMark());
   bss.mode.set(GateMode.GATE_CLOSED);
   const objects = specs.load();
   try {

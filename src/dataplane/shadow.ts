@@ -8,10 +8,11 @@
  * gate's do: connections that are being translated must not break by that.
  */
 
-import { randomInt } from 'node:crypto';
 import { ifIndex } from 'libbpf-napi';
 import { InputLog, type LogNotice, type LogStats, type ReplayStats } from 'tap-hold';
+import type { Forwarding } from '../protocol/compare-policy.js';
 import { attachInPlace } from './attach-in-place.js';
+import { newMark } from './mark.js';
 import { silenceIpv6 } from './silence-ipv6.js';
 import { openShadow, ShadowCounter, ShadowForward, ShadowMode, type ShadowObjects } from './skel/shadow.skel.js';
 import { tunnelAddress } from './tunnel.js';
@@ -86,10 +87,9 @@ const modes = {
   standby: ShadowMode.SHADOW_STANDBY, replay: ShadowMode.SHADOW_REPLAY, live: ShadowMode.SHADOW_LIVE, off: ShadowMode.SHADOW_OFF,
   active: ShadowMode.SHADOW_ACTIVE,
 } as const;
-const forwards = { none: ShadowForward.FORWARD_NONE, dirty: ShadowForward.FORWARD_DIRTY, all: ShadowForward.FORWARD_ALL } as const;
-
-/** Which of an active secondary's outputs go to the primary: all, those since a write came, or none. */
-export type ShadowForwarding = keyof typeof forwards;
+const forwards: Record<Forwarding, ShadowForward> = {
+  none: ShadowForward.FORWARD_NONE, dirty: ShadowForward.FORWARD_DIRTY, all: ShadowForward.FORWARD_ALL,
+};
 
 const nsPerMs = 1_000_000n;
 /** Ended connections may still repeat their last segments. */
@@ -151,7 +151,7 @@ export class Shadow {
   }
 
   /** Which of an active secondary's outputs the primary wants. */
-  forward(what: ShadowForwarding): void {
+  forward(what: Forwarding): void {
     this.#objects.globals.bss.forward.set(forwards[what]);
   }
 
@@ -182,9 +182,10 @@ export class Shadow {
     this.#log.deliver({ flowsFd: maps.shadow_flows.raw.fd, generation: this.#generation });
   }
 
-  /** The VM that was active is so no more: nothing goes in, and nothing comes out. */
+  /** The VM is not active, or no more: nothing goes in, and nothing comes out. */
   standBy(): void {
     this.#setMode('standby');
+    this.#log.forget(0n); // which ends the delivery, and forgets nothing
   }
 
   /** A commit: the primary's VM had read all input up to `iseq` before STOP. The last `margin` of it is kept. */
@@ -273,11 +274,6 @@ export class Shadow {
     bss.sweep_used_ns.set(usedNs);
     shadow_sweep.testRun();
   }
-}
-
-/** A mark for packets that nobody can guess. */
-export function newMark(): number {
-  return randomInt(1, 2 ** 32 - 1);
 }
 
 const before = (timeNs: bigint, byNs: bigint): bigint => (timeNs > byNs ? timeNs - byNs : 0n);

@@ -3,6 +3,7 @@
  * Sizes and value ranges are checked where messages are parsed, in agent/.
  */
 
+import type { Forwarding } from './compare-policy.js';
 import type { Phase, Role } from './pair-types.js';
 
 /** Sent first by both sides: who I am, and whether I run the VM. */
@@ -63,13 +64,21 @@ export interface LogBegin {
  * inputs. Once that checkpoint is loaded, the log begins behind them: replayed,
  * they would happen twice.
  */
-export interface LogMark { type: 'log-mark'; readInput: number }
+export interface LogMark {
+  type: 'log-mark';
+  readInput: number;
+  /** Another one for each checkpoint, of 24 bits: what your VM says once it has loaded this one carries it. */
+  round: number;
+}
 
-/** About the input log; nothing in the pair's life depends on it. */
-export type LogMessage = LogBegin | LogMark;
+/** Primary to secondary: whether your VM is to run between checkpoints, and which of its outputs I want. */
+export interface SecondaryWish { type: 'secondary-wish'; active: boolean; forward: Forwarding }
+
+/** About inputs and shadow outputs; nothing in the pair's life depends on it. */
+export type LogMessage = LogBegin | LogMark | SecondaryWish;
 
 export type PeerMessage = Message | LogMessage;
 
 export function isLogMessage(message: PeerMessage): message is LogMessage {
-  return message.type === 'log-begin' || message.type === 'log-mark';
+  return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'secondary-wish';
 }
