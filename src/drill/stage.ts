@@ -110,7 +110,7 @@ export class Stage {
     if (word === 'a' || word === 'b') return word;
     const active = (await this.#all()).filter(([, status]) => status?.active);
     if (active.length !== 1) throw new StepError(`There is no one primary at this moment: ${active.length === 0 ? 'no host says' : 'both say'} that it runs the VM. Name the host: a or b.`);
-    const [primary] = active[0]!;
+    const [[primary]] = active as [[HostName, AgentStatus]];
     return word === 'primary' ? primary : other(primary);
   }
 
@@ -146,6 +146,8 @@ export class Stage {
   }
 
   async #untilReady(): Promise<void> {
+    // An agent of ours may still be starting; one of a pair that runs already answers, or is not there.
+    if (!this.#lab) for (const host of this.#sockets.keys()) await this.call(host, 'status');
     await this.until('The pair is protected', setUpTimeoutMs, () => this.isProtected());
   }
 
