@@ -37,6 +37,8 @@ export interface AgentStatus {
   generation: number;
   /** Why the VM is not protected; empty while it is. */
   reason: string;
+  /** An operator wants no protection for now. */
+  paused: boolean;
   /** So long a silent primary may still speak: the least that an unplanned takeover takes. */
   leaseMs: number;
   peer: { host: string; rttUs: number | null; silentMs: number } | null;
@@ -192,10 +194,10 @@ export class Agent {
   }
 
   status(): AgentStatus {
-    const { role, phase, generation, reason, peer, commits } = this.#state;
+    const { role, phase, generation, reason, paused, peer, commits } = this.#state;
     const pulse = this.#session.pulse;
     return {
-      host: this.#config.host, pid: process.pid, role, phase, generation, reason,
+      host: this.#config.host, pid: process.pid, role, phase, generation, reason, paused,
       leaseMs: this.#pairConfig.leaseMs,
       protected: isProtected(this.#state), active: isActive(this.#state),
       peer: peer && pulse ? { host: peer.host, rttUs: pulse.rttUs ?? null, silentMs: pulse.silentMs } : null,
@@ -473,6 +475,7 @@ export class Agent {
       case 'status': return this.status();
       case 'checkpoint': return this.#checkpoint();
       case 'failover': return this.#failover();
+      case 'pause': return this.#pause();
       case 'reprotect': return this.#reprotect();
       case 'start-alone':
         if (this.#state.phase !== 'fenced' && this.#state.phase !== 'ended') {
@@ -510,6 +513,17 @@ export class Agent {
   }
 
   /** Looks for a secondary at once; what comes of it, the status tells. */
+  /** Ends the protection until {@link #reprotect}, and waits until the other host cannot take over any more. */
+  async #pause(): Promise<AgentStatus> {
+    const { role, phase, reason } = this.#state;
+    if (role === 'secondary') throw new ControlError('NOT_PRIMARY', `Protection ends at the host that runs the VM, and ${this.#config.host} does not. Ask the other one.`);
+    if (!isActive(this.#state)) throw new ControlError('NOT_ACTIVE', `${this.#config.host} is ${phase} (${reason}): there is no protection to pause.`);
+    this.#dispatch({ type: 'command', command: 'pause' });
+    const alone = (phase: Phase): boolean => phase === 'alone' || phase === 'active-alone';
+    if (!alone(this.#state.phase)) await this.#await((news) => news.event === 'phase' && alone(news.phase) ? true : undefined, 15_000, 'The other host did not give its copy up');
+    return this.status();
+  }
+
   #reprotect(): AgentStatus {
     const { role, phase, reason } = this.#state;
     if (role === 'secondary') throw new ControlError('NOT_PRIMARY', `Protection begins at the host that runs the VM, and ${this.#config.host} does not. Ask the other one.`);

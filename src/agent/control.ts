@@ -16,7 +16,7 @@ const mostConnections = 64;
 const lingerMs = 500;
 
 const requestSchema = z.strictObject({
-  command: z.enum(['status', 'checkpoint', 'failover', 'reprotect', 'start-alone', 'watch', 'stop']),
+  command: z.enum(['status', 'checkpoint', 'failover', 'pause', 'reprotect', 'start-alone', 'watch', 'stop']),
   /** For `status`: leave the history of checkpoints out. */
   brief: z.boolean().optional(),
 });

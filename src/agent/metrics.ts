@@ -98,6 +98,7 @@ export class AgentMetrics {
     this.#gauge('colopp_info', 'Always 1; what this agent runs is in the labels.', ({ vm }) => [{ value: 1, labels: { accel: vm.accel, qemu: vm.qemu } }], ['accel', 'qemu']);
     this.#gauge('colopp_protected', '1 while the other host could take over.', (s) => [flag(s.protected)]);
     this.#gauge('colopp_active', '1 while this host runs the VM that speaks.', (s) => [flag(s.active)]);
+    this.#gauge('colopp_paused', '1 while an operator wants no protection.', (s) => [flag(s.paused)]);
     this.#gauge('colopp_vm_running', '1 while this host has a QEMU.', (s) => [flag(s.vm.pid !== null)]);
     this.#gauge('colopp_role', '1 for the role of this host.', ({ role }) => ['primary', 'secondary'].map((each) => flag(each === role, { role: each })), ['role']);
     this.#gauge('colopp_phase', '1 for the phase that the pair is in, as this host sees it.', ({ phase }) => phases.map((each) => flag(each === phase, { phase: each })), ['phase']);

@@ -79,6 +79,19 @@ round. Exit code 1 if the VM is not protected: then it stays where it is.`)
     });
 }
 
+export function pauseCommand(): Command {
+  return onAgent('pause', 'end the protection of the VM until it is asked for again', `  colopp pause
+  colopp reprotect
+
+For maintenance of the other host, or of the network between. The VM runs on and
+its clients notice nothing, but if its host is lost meanwhile, so is the VM.
+Ask the primary's agent. An agent that is restarted protects again.`)
+    .action(async (target: Target) => {
+      const status = await ask<AgentStatus>(target, 'pause');
+      print(target, status, `${status.host} runs the VM unprotected. To protect it again: colopp reprotect`);
+    });
+}
+
 export function startAloneCommand(): Command {
   return onAgent('start-alone', 'let a fenced host run the VM: only if you are sure that its peer does not', `  colopp start-alone
 

@@ -70,6 +70,8 @@ export interface PairState {
   trustedUntilNs: bigint;
   /** A lost secondary is being asked, in rounds: since when, the last one, and how many are left. */
   asking: { sinceNs: bigint; roundNs: bigint; rounds: number } | undefined;
+  /** An operator wants no protection for now: no secondary is asked for. */
+  paused: boolean;
   /** Why the VM is not protected, in words for people. */
   reason: string;
 }
@@ -109,7 +111,7 @@ export type PairEvent =
   | { type: 'takeover-failed'; reason: string }
   /** An effect could not be carried out. */
   | { type: 'failed'; what: string; reason: string }
-  | { type: 'command'; command: 'checkpoint' | 'failover' | 'reprotect' | 'start-alone' | 'stop' };
+  | { type: 'command'; command: 'checkpoint' | 'failover' | 'pause' | 'reprotect' | 'start-alone' | 'stop' };
 
 export type Effect =
   | { type: 'dial' }

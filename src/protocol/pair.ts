@@ -35,7 +35,7 @@ const longestReason = 500;
 export function initialState(role: PairState['role']): PairState {
   return {
     role, phase: 'alone', generation: 0, peer: undefined, vm: false, holding: false, checkpoint: undefined,
-    commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, reason: 'not started',
+    commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, paused: false, reason: 'not started',
   };
 }
 
@@ -186,7 +186,7 @@ class Machine {
       this.#handOver('its copy is the only one');
     } else if (state.phase === 'parting' || state.phase === 'fenced') {
       this.#send({ type: 'unprotect', reason: 'the primary goes on alone' });
-    } else if (state.phase === 'alone' || state.phase === 'active-alone') {
+    } else if ((state.phase === 'alone' || state.phase === 'active-alone') && !state.paused) {
       this.#offer();
     }
   }
@@ -206,7 +206,7 @@ class Machine {
     this.#cancelTimers();
     Object.assign(state, {
       role: 'secondary', phase: 'alone', generation: peer.generation, vm: false, holding: false, checkpoint: undefined,
-      commits: 0, asking: undefined, reason: `${peer.host} has taken over; waiting for its offer`,
+      commits: 0, asking: undefined, paused: false, reason: `${peer.host} has taken over; waiting for its offer`,
     } satisfies Partial<PairState>);
     this.#do({ type: 'gate', mode: 'closed' }, { type: 'discard' }, { type: 'destroy-vm' });
     this.#note('warn', 'STEPPED_DOWN', `${peer.host} runs the VM in generation ${peer.generation}: this host gives up its copy.`);
@@ -614,15 +614,39 @@ class Machine {
         if (state.role === 'primary') this.#failover();
         else this.#send({ type: 'request-failover' });
         return;
+      case 'pause':
+        return this.#pause();
       case 'reprotect':
-        // What happens with every retry anyway, but now.
-        if ((state.phase === 'alone' || state.phase === 'active-alone') && isActive(state) && state.peer === undefined) this.#do({ type: 'dial' });
-        return;
+        return this.#reprotect();
       case 'start-alone':
         return this.#startAlone();
       case 'stop':
         return this.#stop();
     }
+  }
+
+  /** Primary: the protection ends, in order, and no other is begun until an operator says so. */
+  #pause(): void {
+    const { state } = this;
+    const reason = 'an operator has paused the protection';
+    if (state.role !== 'primary' || state.paused) return;
+    state.paused = true;
+    this.#note('warn', 'PAUSED', `The VM stays unprotected: ${reason}.`);
+    if (this.#hasSecondary && state.phase !== 'parting') {
+      const dropping = this.#part(reason);
+      if (!dropping) this.#send({ type: 'unprotect', reason });
+    } else if (state.phase === 'alone' || state.phase === 'active-alone') {
+      state.reason = reason;
+    }
+  }
+
+  #reprotect(): void {
+    const { state } = this;
+    const { paused } = state;
+    state.paused = false;
+    if (!isActive(state) || (state.phase !== 'alone' && state.phase !== 'active-alone')) return;
+    if (state.peer === undefined) this.#do({ type: 'dial' }); // as every retry does, but now
+    else if (paused) this.#offer();
   }
 
   #startAlone(): void {

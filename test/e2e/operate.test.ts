@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -44,6 +45,23 @@ test('metrics: what both agents offer agrees with what they do', async () => {
   assert.ok(await metric('a', 'colopp_checkpoint_pause_seconds_count') > before, 'a reply has needed a commit');
   assert.ok(await metric('a', 'colopp_hold_seconds_count') > 0, 'by a commit it was released');
   assert.ok(await metric('a', 'colopp_checkpoint_bytes_total') > 1024 * 1024, 'the VM was copied');
+});
+
+test('pause and reprotect: clients notice neither, and in between nobody begins a protection', async () => {
+  assert.is((await colopp('pause', '--lab', lab.name, '--host', 'b')).code, 1, 'only at the primary');
+  const paused = await colopp('pause', '--lab', lab.name);
+  assert.is(paused.code, 0, paused.stderr);
+  assert.match(paused.stdout, 'a runs the VM unprotected');
+  await sleep(2500); // longer than the agents' retries
+  const status = await lab.status('a');
+  assert.equal([status.protected, status.active, status.paused], [false, true, true]);
+  assert.match(status.reason, /operator has paused/);
+  assert.is((await lab.status('b')).vm.pid, null, 'the other host has given its copy up');
+  assert.is((await fetchInLab(lab, 'http://10.77.0.10/1k')).length, 1024);
+  const again = await colopp('reprotect', '--lab', lab.name);
+  assert.is(again.code, 0, again.stderr);
+  await untilProtected(lab, 'a', 60_000);
+  assert.not.ok((await lab.status('a')).paused);
 });
 
 test('doctor with a configuration: a pair that works, and what it says when the other agent is gone', async () => {
