@@ -4,6 +4,11 @@
       "target_name": "tap_hold",
       "sources": [
         "src/binding.cc",
+        "src/compare.cc",
+        "src/compare_flow.cc",
+        "src/compare_packet.cc",
+        "src/compare_port.cc",
+        "src/compare_report.cc",
         "src/held_packet.cc",
         "src/log_binding.cc",
         "src/log_frame.cc",

@@ -24,7 +24,9 @@ async function passes(driver: string, parts: readonly string[], sanitizers: stri
 
 test('the ring: two million random steps against a model', () => passes('hold-queue', ['queue.cc'], 'address,undefined', '-Dmmap=guarded_mmap', '-Dmunmap=guarded_munmap'));
 test('untagging: good, damaged and random packets', () => passes('hold-untag', ['held_packet.cc'], 'address,undefined'));
-const worker = ['worker.cc', 'held_packet.cc', 'queue.cc'];
+const comparator = ['compare.cc', 'compare_flow.cc', 'compare_packet.cc'];
+test('the comparator: what both machines say, and what not', () => passes('compare', [...comparator, 'queue.cc'], 'address,undefined'));
+const worker = ['worker.cc', 'compare_port.cc', ...comparator, 'held_packet.cc', 'queue.cc'];
 test('the thread: no data race', () => passes('hold-worker', worker, 'thread'));
 test('the thread: no memory error, no leak', () => passes('hold-worker', worker, 'address,undefined'));
 

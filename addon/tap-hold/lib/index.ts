@@ -1,6 +1,8 @@
 import { constants } from 'node:os';
+import { compareEvents, nativeLimits, type CompareEvent, type CompareLimits, type CompareStats, type NativeCompareEvent } from './compare.js';
 import { bounded, checkIfname, makeNative, native, TapHoldError, transmitDrops } from './tap.js';
 
+export type { CompareEvent, CompareFlow, CompareLimits, CompareStats, Difference, Finding, Fingerprint } from './compare.js';
 export { InputLog, type DeliveryOptions, type InputLogOptions, type LogNotice, type LogStats, type ReplayOptions, type ReplayStats } from './input-log.js';
 export { TapHoldError } from './tap.js';
 
@@ -23,6 +25,19 @@ export interface TapHoldOptions {
    * (CLOCK_MONOTONIC nanoseconds) of the oldest packet that waits.
    */
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
+  /** To compare with what the secondary's guest says: see {@link TapHold.setCompare}. */
+  compare?: CompareOptions;
+}
+
+export interface CompareOptions {
+  /** Name of the tap to create where shadow outputs come in, behind a `struct shadow_tag` of bpf/wire.h. */
+  ifname: string;
+  /** Most flows that are followed at a time. */
+  maxFlows?: number;
+  /** Most memory for shadow outputs that nothing could be compared with yet; used only as they fill it. */
+  ringBytes?: number;
+  /** Called with what was found, at most 64 events between two commits; all are counted. */
+  onFound: (events: CompareEvent[]) => void;
 }
 
 /**
@@ -76,11 +91,17 @@ export interface HoldStats {
   holdTimes: Record<ReleaseCause, HoldTimes>;
   /** Somebody else deleted the hold tap: what the gate holds from then on is lost, and nothing is released. */
   deviceLost: boolean;
+  /** All zero if nothing is compared. */
+  compare: CompareStats;
 }
 
 interface NativeTapHold {
   readonly ifIndex: number;
+  readonly shadowIfIndex: number;
   setWatermark(timeNs: bigint): void;
+  commit(timeNs: bigint, epoch: number): void;
+  suspendCompare(): void;
+  setCompare(...limits: number[]): void;
   discard(): void;
   share(loggedIseq: Uint8Array, drainedNs: Uint8Array, unloggedDrainedNs: Uint8Array): void;
   stats(): Omit<HoldStats, 'droppedPackets' | 'holdTimes'> & { holdTimes: readonly HoldTimes[] };
@@ -94,6 +115,10 @@ type NativeConstructor = new (
   limitPackets: number,
   limitBytes: number,
   notify: (notice: number, oldestNs: bigint) => void,
+  shadowIfname: string,
+  maxFlows: number,
+  shadowRingBytes: number,
+  found: (events: NativeCompareEvent[]) => void,
 ) => NativeTapHold;
 
 const notices: readonly HoldNotice[] = ['held', 'limit'];
@@ -111,6 +136,7 @@ const endOfTime = (1n << 64n) - 1n;
  */
 export class TapHold {
   readonly ifname: string;
+  readonly #shadowIfname: string;
   /** Until it is closed. */
   #native: NativeTapHold | undefined;
 
@@ -123,10 +149,16 @@ export class TapHold {
     const notify = (notice: number, oldestNs: bigint): void => {
       options.onNotice(notices[notice]!, oldestNs);
     };
+    const { compare } = options;
+    const shadowIfname = compare === undefined ? '' : checkIfname(compare.ifname);
+    const maxFlows = bounded('maxFlows', compare?.maxFlows ?? 65_536, 1, 16_777_216);
+    const shadowRingBytes = bounded('compare.ringBytes', compare?.ringBytes ?? 64 * mib, mib, 64 * 1024 * mib);
     this.ifname = ifname;
+    this.#shadowIfname = shadowIfname;
     this.#native = makeNative(
-      `The hold tap ${ifname}`, native['TapHold'] as NativeConstructor,
+      compare === undefined ? `The hold tap ${ifname}` : `The hold tap ${ifname} with ${shadowIfname}`, native['TapHold'] as NativeConstructor,
       ifname, queuePackets, ringBytes, limitPackets, limitBytes, notify,
+      shadowIfname, maxFlows, shadowRingBytes, (events) => compare?.onFound(compareEvents(events)),
     );
   }
 
@@ -135,12 +167,43 @@ export class TapHold {
     return this.#open('tell its index').ifIndex;
   }
 
+  /** Interface index of the tap for shadow outputs. @throws TapHoldError if there is none */
+  get shadowIfIndex(): number {
+    return this.#comparing('tell its index').shadowIfIndex;
+  }
+
   /** Releases all packets sent at or before `timeNs` (CLOCK_MONOTONIC), those that wait and those still to come. */
   releaseUpTo(timeNs: bigint): void {
-    if (typeof timeNs !== 'bigint' || timeNs < 0n || timeNs > endOfTime) {
-      throw new RangeError(`The watermark ${timeNs} is not a time in nanoseconds.`);
-    }
-    this.#open('release packets').setWatermark(timeNs);
+    this.#open('release packets').setWatermark(checkTime(timeNs));
+  }
+
+  /**
+   * A commit while the secondary is active: releases as {@link releaseUpTo} does. What was and will be
+   * sent after `stopNs` is released as soon as shadow outputs of `epoch` say the same; those of any other
+   * epoch, before or after, say nothing about it.
+   * @param stopNs when the VM was stopped for this checkpoint
+   * @param epoch what shadow outputs carry once the secondary's VM has loaded it; not that of the commit before
+   */
+  commit(stopNs: bigint, epoch: number): void {
+    this.#comparing('commit').commit(checkTime(stopNs), bounded('epoch', epoch, 0, 2 ** 32 - 1));
+  }
+
+  /**
+   * To be called **before** each request for a checkpoint: what the VM sends from now on is not compared
+   * until {@link commit}, because a byte that the secondary has said before it loads the checkpoint is no
+   * evidence for what the primary says after its STOP.
+   */
+  suspendCompare(): void {
+    this.#comparing('suspend the comparison').suspendCompare();
+  }
+
+  /**
+   * Switches the comparison on, with the next {@link commit}, or changes its limits; off with `undefined`.
+   * Also packets that have left early and come here to be audited (HOLD_AUDIT) are compared only while it is on.
+   * While it is on, held packets still cause `held` notices: who relies on the comparison may take their time.
+   */
+  setCompare(limits: CompareLimits | undefined): void {
+    this.#comparing('compare').setCompare(...(limits === undefined ? [] : nativeLimits(limits)));
   }
 
   /** Releases everything, until {@link releaseUpTo} says otherwise. */
@@ -180,10 +243,24 @@ export class TapHold {
     this.close();
   }
 
+  #comparing(wish: string): NativeTapHold {
+    if (this.#shadowIfname === '') {
+      throw new TapHoldError(`The hold tap ${this.ifname} cannot ${wish}: it was made without a tap for shadow outputs.`, wish, constants.errno.EINVAL);
+    }
+    return this.#open(wish);
+  }
+
   #open(wish: string): NativeTapHold {
     if (this.#native === undefined) {
       throw new TapHoldError(`The hold tap ${this.ifname} cannot ${wish}: it is closed.`, wish, constants.errno.EBADF);
     }
     return this.#native;
   }
+}
+
+function checkTime(timeNs: bigint): bigint {
+  if (typeof timeNs !== 'bigint' || timeNs < 0n || timeNs > endOfTime) {
+    throw new RangeError(`The watermark ${timeNs} is not a time in nanoseconds.`);
+  }
+  return timeNs;
 }

@@ -1,9 +1,12 @@
 // The Node API over the hold thread.
 #include "binding.h"
 
+#include <unistd.h>
+
 #include <cstring>
 #include <memory>
 
+#include "compare_report.h"
 #include "tap.h"
 #include "worker.h"
 
@@ -19,6 +22,9 @@ Napi::Error MakeError(Napi::Env env, const SysError& failed) {
 
 namespace {
 
+// Reports that JavaScript has not yet seen.
+constexpr size_t kMaxReports = 16;
+
 Napi::Array Numbers(Napi::Env env, const uint64_t* values, size_t count) {
   Napi::Array out = Napi::Array::New(env, count);
   for (uint32_t i = 0; i < count; i++) out.Set(i, Napi::Number::New(env, static_cast<double>(values[i])));
@@ -31,36 +37,56 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     return DefineClass(env, "TapHold",
                        {
                            InstanceMethod<&TapHold::SetWatermark>("setWatermark"),
+                           InstanceMethod<&TapHold::Commit>("commit"),
+                           InstanceMethod<&TapHold::SuspendCompare>("suspendCompare"),
+                           InstanceMethod<&TapHold::SetCompare>("setCompare"),
                            InstanceMethod<&TapHold::Discard>("discard"),
                            InstanceMethod<&TapHold::Share>("share"),
                            InstanceMethod<&TapHold::Stats>("stats"),
                            InstanceMethod<&TapHold::Close>("close"),
                            InstanceAccessor<&TapHold::IfIndex>("ifIndex"),
+                           InstanceAccessor<&TapHold::ShadowIfIndex>("shadowIfIndex"),
                        });
   }
 
-  // (name, queuePackets, ringBytes, limitPackets, limitBytes, notify); the
-  // TypeScript side has checked them.
+  // (name, queuePackets, ringBytes, limitPackets, limitBytes, notify, shadowName,
+  // maxFlows, shadowRingBytes, found); the TypeScript side has checked them.
+  // shadowName is empty if nothing is to be compared.
   explicit TapHold(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TapHold>(info) {
     Napi::Env env = info.Env();
-    int fd = -1;
-    if (SysError failed = OpenTap(info[0].As<Napi::String>(), info[1].As<Napi::Number>().Uint32Value(),
-                                  &fd, &ifindex_)) {
+    auto number = [&](size_t i) { return info[i].As<Napi::Number>().Int64Value(); };
+    const std::string shadow_name = info[6].As<Napi::String>();
+    const auto queue_packets = static_cast<unsigned>(number(1));
+    int fd = -1, shadow_fd = -1;
+    SysError failed = OpenTap(info[0].As<Napi::String>(), queue_packets, &fd, &ifindex_);
+    if (!failed && !shadow_name.empty()) {
+      failed = OpenTap(shadow_name, queue_packets, &shadow_fd, &shadow_ifindex_);
+      if (failed) close(fd);
+    }
+    if (failed) {
       MakeError(env, failed).ThrowAsJavaScriptException();
       return;
     }
     notify_ = Napi::ThreadSafeFunction::New(env, info[5].As<Napi::Function>(), "tap-hold", 0, 1);
     notify_.Unref(env);
-    Limits limits{static_cast<size_t>(info[3].As<Napi::Number>().Int64Value()),
-                  static_cast<size_t>(info[4].As<Napi::Number>().Int64Value())};
-    Napi::ThreadSafeFunction notify = notify_;
-    worker_ = std::make_unique<Worker>(fd, limits, [notify](Notice notice, uint64_t oldest_ns) {
+    found_ = Napi::ThreadSafeFunction::New(env, info[9].As<Napi::Function>(), "tap-hold", kMaxReports, 1);
+    found_.Unref(env);
+    Limits limits{static_cast<size_t>(number(3)), static_cast<size_t>(number(4))};
+    Napi::ThreadSafeFunction notify = notify_, found = found_;
+    auto on_notice = [notify](Notice notice, uint64_t oldest_ns) {
       notify.NonBlockingCall([notice, oldest_ns](Napi::Env env, Napi::Function call) {
         call.Call({Napi::Number::New(env, static_cast<int>(notice)),
                    Napi::BigInt::New(env, oldest_ns)});
       });
-    });
-    if (int error = worker_->Start(static_cast<size_t>(info[2].As<Napi::Number>().Int64Value()))) {
+    };
+    // Nobody listens if there is no room: then what is found is only counted.
+    auto on_found = [found](std::vector<CompareEvent> events) {
+      found.NonBlockingCall([events = std::move(events)](Napi::Env env, Napi::Function call) {
+        call.Call({ReportEvents(env, events)});
+      });
+    };
+    worker_ = std::make_unique<Worker>(fd, limits, on_notice, shadow_fd, on_found);
+    if (int error = worker_->Start(static_cast<size_t>(number(2)), static_cast<uint32_t>(number(7)), static_cast<size_t>(number(8)))) {
       End();
       MakeError(env, {"start of the hold thread", error}).ThrowAsJavaScriptException();
       return;
@@ -83,6 +109,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     worker_.reset();
     for (Napi::ObjectReference& memory : shared_) memory.Reset();
     notify_.Abort();
+    found_.Abort();
   }
 
   bool Closed(Napi::Env env) {
@@ -95,6 +122,27 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     if (Closed(info.Env())) return;
     bool lossless;
     worker_->SetWatermark(info[0].As<Napi::BigInt>().Uint64Value(&lossless));
+  }
+
+  // (timeNs, epoch)
+  void Commit(const Napi::CallbackInfo& info) {
+    if (Closed(info.Env())) return;
+    bool lossless;
+    worker_->Commit(info[0].As<Napi::BigInt>().Uint64Value(&lossless), info[1].As<Napi::Number>().Uint32Value());
+  }
+
+  void SuspendCompare(const Napi::CallbackInfo& info) {
+    if (!Closed(info.Env())) worker_->SuspendCompare();
+  }
+
+  // (lateMinNs, lateMaxNs, lateFirstNs, flowBytes, flowPackets), or nothing
+  void SetCompare(const Napi::CallbackInfo& info) {
+    if (Closed(info.Env())) return;
+    if (info.Length() == 0) return worker_->SetCompare(nullptr);
+    auto number = [&](size_t i) { return static_cast<uint64_t>(info[i].As<Napi::Number>().Int64Value()); };
+    CompareLimits limits{number(0), number(1), number(2), static_cast<uint32_t>(number(3)),
+                         static_cast<uint32_t>(number(4))};
+    worker_->SetCompare(&limits);
   }
 
   void Discard(const Napi::CallbackInfo& info) {
@@ -122,6 +170,10 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
 
   Napi::Value IfIndex(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), ifindex_);
+  }
+
+  Napi::Value ShadowIfIndex(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), shadow_ifindex_);
   }
 
   Napi::Value Stats(const Napi::CallbackInfo& info) {
@@ -152,13 +204,16 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
       times.Set(cause, entry);
     }
     out.Set("holdTimes", times);
+    out.Set("compare", ReportStats(env, stats.compare));
     out.Set("deviceLost", Napi::Boolean::New(env, stats.device_lost));
     out.Set("oldestNs", Napi::BigInt::New(env, stats.oldest_ns));
     return out;
   }
 
   unsigned ifindex_ = 0;
+  unsigned shadow_ifindex_ = 0;
   Napi::ThreadSafeFunction notify_;
+  Napi::ThreadSafeFunction found_;
   Napi::ObjectReference shared_[3];
   std::unique_ptr<Worker> worker_;
 };

@@ -10,7 +10,6 @@ namespace taphold {
 namespace {
 
 constexpr size_t kMacBytes = 12;  // both addresses: a VLAN tag goes behind them
-constexpr uint8_t kNeedsChecksum = 1;
 
 static_assert(sizeof(hold_tag) == HOLD_TAG_BYTES, "the gate writes tags of this size");
 

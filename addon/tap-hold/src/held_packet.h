@@ -14,6 +14,8 @@
 namespace taphold {
 
 constexpr size_t kVlanBytes = 4;
+// Of VnetHeader::flags.
+constexpr uint8_t kNeedsChecksum = 1;
 // The largest packet the kernel hands on unsegmented, its Ethernet header and
 // VLAN tags.
 constexpr size_t kMaxFrameBytes = 64 * 1024 + ETH_HLEN + 2 * kVlanBytes;

@@ -16,14 +16,6 @@ constexpr uint16_t kIpv4Fragment = 0x3fff;  // more fragments, or not the first
 constexpr uint16_t kVlanNumber = 0x0fff;
 constexpr uint16_t kVlanPresent = 0x1000;
 
-uint16_t Get16(const uint8_t* at) { return static_cast<uint16_t>(at[0] << 8 | at[1]); }
-uint32_t Get32(const uint8_t* at) { return uint32_t{Get16(at)} << 16 | Get16(at + 2); }
-
-void MapIpv4(uint8_t* to, const uint8_t* address) {
-  to[10] = to[11] = 0xff;
-  std::memcpy(to + 12, address, 4);
-}
-
 }  // namespace
 
 Frame ParseFrame(Record* record) {

@@ -4,16 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "frame_bytes.h"
 #include "log_tracker.h"
 #include "queue.h"
 #include "wire.h"
 
 namespace taphold {
-
-constexpr uint8_t kTcpFin = 0x01;
-constexpr uint8_t kTcpSyn = 0x02;
-constexpr uint8_t kTcpRst = 0x04;
-constexpr uint8_t kTcpAck = 0x10;
 
 struct Frame {
   bool may_ask = false;  // it may be a request, which a reply follows

@@ -6,6 +6,23 @@
 
 namespace taphold {
 
+struct Record;
+
+// What the comparator knows of a packet: see compare_packet.h.
+struct Compared {
+  Record* next;            // in its flow
+  uint32_t flow;           // 0: it is in none
+  uint32_t epoch;          // of a shadow output: see shadow_tag
+  uint32_t seq;            // of TCP; of a fragment, its place
+  uint32_t ack;            // of TCP; of a fragment, its identification
+  uint32_t options;        // of a SYN; of other packets, where not to look
+  uint32_t payload_at;     // in the frame
+  uint32_t payload_bytes;
+  uint32_t units_done;     // datagrams in here that have been compared
+  uint16_t unit_bytes;     // length of all datagrams in here but the last, 0: there is one
+  uint8_t tcp_flags;
+};
+
 // What is remembered of a packet; the packet follows it in the ring.
 struct Record {
   uint64_t time_ns;      // when the guest sent it; of input, when it came here
@@ -16,8 +33,12 @@ struct Record {
   uint16_t vlan_tci;     // big endian
   uint8_t vnet[10];      // virtio-net header of the frame without our tag
   uint16_t flags;        // of input, enum log_flags; of output, kGone
+  Compared compared;     // of output, while both machines' are compared
   uint8_t* frame() { return reinterpret_cast<uint8_t*>(this + 1); }
 };
+
+// In Record::flags, of output: it has gone, though older ones are still here.
+constexpr uint16_t kGone = 1;
 
 // Not thread safe: it belongs to that thread.
 class Queue {

@@ -3,12 +3,12 @@
 #include <arpa/inet.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "clock.h"
 #include "held_packet.h"
 
 namespace taphold {
@@ -22,19 +22,14 @@ constexpr uint64_t kEndOfTime = UINT64_MAX;
 // time.  Then it wants a commit, like all others.
 constexpr uint64_t kPatienceNs = 10'000'000;
 constexpr uint64_t kNsPerMs = 1'000'000;
-// A packet's flag: it has left, though older ones still wait.
-constexpr uint16_t kGone = 1;
-
-uint64_t NowNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
-}
 
 }  // namespace
 
-Worker::Worker(int tap_fd, Limits limits, Notify notify)
-    : tap_fd_(tap_fd), limits_(limits), notify_(std::move(notify)) {}
+Worker::Worker(int tap_fd, Limits limits, Notify notify, int shadow_fd, ComparePort::Notify found)
+    : tap_fd_(tap_fd),
+      limits_(limits),
+      notify_(std::move(notify)),
+      port_(shadow_fd, &queue_, [this](Record* record) { Leave(record, Release::kMatch); }, std::move(found)) {}
 
 Worker::~Worker() {
   Stop();
@@ -43,12 +38,14 @@ Worker::~Worker() {
   close(tap_fd_);
 }
 
-int Worker::Start(size_t ring_bytes) {
+int Worker::Start(size_t ring_bytes, uint32_t max_flows, size_t shadow_ring_bytes) {
   if (int error = queue_.Allocate(ring_bytes)) return error;
+  if (int error = port_.Allocate(max_flows, shadow_ring_bytes)) return error;
   epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
   wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (epoll_fd_ < 0 || wake_fd_ < 0) return errno;
-  for (int fd : {tap_fd_, wake_fd_}) {
+  for (int fd : {tap_fd_, wake_fd_, port_.shadow_fd()}) {
+    if (fd < 0) continue;
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.fd = fd;
@@ -76,6 +73,20 @@ void Worker::Stop() {
 void Worker::SetWatermark(uint64_t time_ns) {
   watermark_ns_.store(time_ns);
   rearm_.store(true);
+  Wake();
+}
+
+void Worker::Commit(uint64_t time_ns, uint32_t epoch) {
+  port_.Commit(time_ns, epoch);
+  SetWatermark(time_ns);
+}
+
+void Worker::SetCompare(const CompareLimits* limits) {
+  if (limits) {
+    port_.Start(*limits);
+  } else {
+    port_.Stop();
+  }
   Wake();
 }
 
@@ -114,15 +125,15 @@ void Worker::Poll(bool for_packets) {
 
 void Worker::Run() {
   while (!stop_.load()) {
-    epoll_event events[2];
-    int ready = epoll_wait(epoll_fd_, events, 2, TimeoutMs());
+    epoll_event events[3];
+    int ready = epoll_wait(epoll_fd_, events, 3, TimeoutMs());
     for (int i = 0; i < ready; i++) {
       uint64_t wakes;
       if (events[i].data.fd == wake_fd_) {
         (void)!read(wake_fd_, &wakes, sizeof(wakes));
       } else if (events[i].events & EPOLLERR) {
         // Somebody deleted the device.  It would be reported for ever.
-        epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, tap_fd_, nullptr);
+        epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, events[i].data.fd, nullptr);
         stats_.device_lost = true;
       }
     }
@@ -131,8 +142,9 @@ void Worker::Run() {
       // The watermark was stored first: once told to, we see it below.
       if (rearm_.exchange(false)) noticed_[0] = noticed_[1] = false;
       bool read_more = ReadBatch();
+      bool shadows_more = port_.Turn();
       bool removed = ReleaseBatch();  // which may have made room to read on
-      more = read_more || removed;
+      more = read_more || shadows_more || removed;
       Publish();
     }
     // Everything that had arrived was read, and all that may leave has left.
@@ -141,12 +153,17 @@ void Worker::Run() {
   }
 }
 
-// Until somebody has to be told that a packet waits too long for the input log.
+// Until the comparator wants its turn, or somebody has to be told that a packet
+// waits too long for the input log.
 int Worker::TimeoutMs() const {
+  uint64_t due_ns = port_.due_ns();
   const Record* oldest = queue_.front();
-  if (!oldest || commit_packets_ || noticed_[static_cast<int>(Notice::kHeld)]) return -1;
-  uint64_t due_ns = oldest->time_ns + kPatienceNs, now_ns = NowNs();
-  return due_ns <= now_ns ? 0 : static_cast<int>((due_ns - now_ns) / kNsPerMs + 1);
+  if (oldest && !commit_packets_ && !noticed_[static_cast<int>(Notice::kHeld)]) {
+    uint64_t tell_ns = oldest->time_ns + kPatienceNs;
+    due_ns = due_ns ? std::min(due_ns, tell_ns) : tell_ns;
+  }
+  uint64_t now_ns = NowNs();
+  return !due_ns ? -1 : due_ns <= now_ns ? 0 : static_cast<int>((due_ns - now_ns) / kNsPerMs + 1);
 }
 
 // True if there may be more to read.
@@ -164,12 +181,18 @@ bool Worker::ReadBatch() {
     hold_tag tag{};
     int error;
     if (ReadPacket(tap_fd_, HOLD_MAGIC, &tag, sizeof(tag), record, &error)) {
+      if (tag.flags & HOLD_AUDIT) {
+        port_.Audit(record);
+        continue;
+      }
       stats_.received_packets++;
       stats_.received_bytes += record->frame_bytes;
       record->flags = 0;
+      record->compared.flow = 0;
       queue_.Commit(record);
       if (!record->iseq) commit_packets_++;
       if (!unexamined_) unexamined_ = record;
+      port_.Primary(record);
     } else if (error) {
       return false;  // EAGAIN, or the device is no more: epoll tells
     } else if (tag.ethertype == htons(INPUT_ACK_ETHERTYPE)) {
@@ -189,6 +212,7 @@ bool Worker::ReleaseBatch() {
   Release cause = watermark_ns == kEndOfTime ? Release::kEnd : Release::kCommit;
   int count = 0;
   for (; count < kBatch; count++) {
+    PopGone();
     Record* record = queue_.front();
     if (!record) break;
     if (record->time_ns <= discard_ns) {
@@ -201,7 +225,9 @@ bool Worker::ReleaseBatch() {
     Pop();
   }
   released_ns_ = std::max(watermark_ns, discard_ns);
-  return ReleaseLogged(discard_ns) || count > 0;
+  bool logged = ReleaseLogged(discard_ns);
+  PopGone();
+  return logged || count > 0;
 }
 
 // Releases, from wherever they are in the queue, packets whose inputs have been
@@ -215,18 +241,26 @@ bool Worker::ReleaseLogged(uint64_t discard_ns) {
   for (; unexamined_ && count < kBatch; unexamined_ = queue_.After(unexamined_)) {
     Record* record = unexamined_;
     if (!record->iseq) continue;
-    if (record->iseq > logged_iseq || record->time_ns <= discard_ns) break;
-    GiveBack(record, Release::kLogged);
-    record->flags |= kGone;
-    gone_packets_++;
-    gone_bytes_ += record->frame_bytes;
+    if (!(record->flags & kGone)) {
+      if (record->iseq > logged_iseq || record->time_ns <= discard_ns) break;
+      port_.Forget(record);
+      Leave(record, Release::kLogged);
+      count++;
+    }
     drained_ns = record->time_ns;
-    count++;
   }
-  if (!count) return false;
-  if (uint64_t* report = unlogged_drained_ns_.load()) __atomic_store_n(report, drained_ns, __ATOMIC_RELEASE);
-  if (queue_.front()->flags & kGone) Pop();
-  return true;
+  uint64_t* report = unlogged_drained_ns_.load();
+  if (report && drained_ns) __atomic_store_n(report, drained_ns, __ATOMIC_RELEASE);
+  return count > 0;
+}
+
+// A packet is given back from wherever it is in the queue.
+void Worker::Leave(Record* record, Release cause) {
+  GiveBack(record, cause);
+  record->flags |= kGone;
+  if (!record->iseq) commit_packets_--;
+  gone_packets_++;
+  gone_bytes_ += record->frame_bytes;
 }
 
 void Worker::GiveBack(Record* record, Release cause) {
@@ -237,20 +271,23 @@ void Worker::GiveBack(Record* record, Release cause) {
   }
 }
 
-// Takes the oldest from the queue, and behind it those that have left already:
-// the front always waits.
+// Takes the oldest from the queue.
 void Worker::Pop() {
-  do {
-    Record* record = queue_.front();
-    if (record->flags & kGone) {
-      gone_packets_--;
-      gone_bytes_ -= record->frame_bytes;
-    } else if (!record->iseq) {
-      commit_packets_--;
-    }
-    if (record == unexamined_) unexamined_ = queue_.After(record);
-    queue_.Pop();
-  } while (queue_.front() && (queue_.front()->flags & kGone));
+  Record* record = queue_.front();
+  if (record->flags & kGone) {
+    gone_packets_--;
+    gone_bytes_ -= record->frame_bytes;
+  } else {
+    if (!record->iseq) commit_packets_--;
+    port_.Forget(record);
+  }
+  if (record == unexamined_) unexamined_ = queue_.After(record);
+  queue_.Pop();
+}
+
+// Those that have left already: afterwards the front waits.
+void Worker::PopGone() {
+  while (queue_.front() && (queue_.front()->flags & kGone)) Pop();
 }
 
 void Worker::CountRelease(const Record* record, Release cause, uint64_t now_ns) {
@@ -266,6 +303,7 @@ void Worker::Publish() {
   stats_.held_packets = queue_.packets() - gone_packets_;
   stats_.held_bytes = queue_.bytes() - gone_bytes_;
   stats_.oldest_ns = oldest ? oldest->time_ns : 0;
+  stats_.compare = port_.stats();
   {
     std::lock_guard<std::mutex> lock(published_mutex_);
     published_ = stats_;

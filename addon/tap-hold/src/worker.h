@@ -9,6 +9,7 @@
 #include <functional>
 #include <mutex>
 
+#include "compare_port.h"
 #include "hold_times.h"
 #include "queue.h"
 
@@ -39,6 +40,7 @@ struct Stats {
   HoldTimes hold_times[kReleases];  // of released packets, by enum Release
   uint64_t hold_ns_max = 0;
   bool device_lost = false;  // deleted by somebody else: nothing comes or goes any more
+  CompareStats compare;
 };
 
 class Worker {
@@ -47,18 +49,25 @@ class Worker {
   // SetWatermark or Discard; with the time of the oldest packet waiting.
   using Notify = std::function<void(Notice, uint64_t oldest_ns)>;
 
-  Worker(int tap_fd, Limits limits, Notify notify);
+  // `shadow_fd` is the tap of shadow outputs, -1: nothing is compared.
+  Worker(int tap_fd, Limits limits, Notify notify, int shadow_fd = -1, ComparePort::Notify found = {});
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
   // Returns errno.
-  int Start(size_t ring_bytes);
+  int Start(size_t ring_bytes, uint32_t max_flows = 0, size_t shadow_ring_bytes = 0);
   // Ends the thread; what is still held is lost.
   void Stop();
 
   // Releases everything sent at or before `time_ns`, now and as it comes.
   void SetWatermark(uint64_t time_ns);
+  // Likewise, and what was sent after it is compared with shadow outputs of `epoch`.
+  void Commit(uint64_t time_ns, uint32_t epoch);
+  // A checkpoint is about to be asked for: see Comparator::Suspend.
+  void SuspendCompare() { port_.Suspend(); }
+  // nullptr: no more.
+  void SetCompare(const CompareLimits* limits);
   // Forgets everything sent until now, also what is still on its way here.
   void Discard();
   // Where the gate's programs and the thread tell each other how far they are; it
@@ -75,7 +84,9 @@ class Worker {
   bool ReleaseBatch();
   bool ReleaseLogged(uint64_t discard_ns);
   void GiveBack(Record* record, Release cause);
+  void Leave(Record* record, Release cause);
   void Pop();
+  void PopGone();
   int TimeoutMs() const;
   void CountRelease(const Record* record, Release cause, uint64_t now_ns);
   void Publish();
@@ -100,6 +111,7 @@ class Worker {
 
   // The rest belongs to the thread, but for published_.
   Queue queue_;
+  ComparePort port_;
   Record* unexamined_ = nullptr;  // the oldest that the input log may release; nullptr: none
   size_t gone_packets_ = 0;       // that have left from the middle of the queue
   size_t gone_bytes_ = 0;
