@@ -22,6 +22,7 @@ const BY_PURPOSE = {
   demo: [],
   test: ['procps', 'tmux'],
   bench: ['redis-tools', 'wrk'],
+  nested: [],
 };
 
 /** What set-up can be run for. */

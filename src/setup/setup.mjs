@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { QEMU_MAJOR_MIN, SUITE as QEMU_SUITE, SYSTEM_QEMU, buildRuntime } from '../../vm-images/runtime/build.mjs';
 import { SUITE as GUEST_SUITE, buildGuest } from '../../vm-images/guest/build.mjs';
+import { buildOuterKernel, buildOuterRoot } from '../../vm-images/nested/build.mjs';
+import { ROOT_SUITE, SUITES } from '../../vm-images/nested/suites.mjs';
 import { checkoutSteps } from './checkout.mjs';
 import { SetupError } from './errors.mjs';
 import { fingerprint } from './fingerprint.mjs';
@@ -19,7 +21,7 @@ import { Reporter, runSteps } from './steps.mjs';
 
 /** @typedef {import('./steps.mjs').Step} Step */
 
-const USAGE = `Usage: npm run setup -- [--for ${PURPOSES.join('|')}] [--only build]
+const USAGE = `Usage: npm run setup -- [--for ${PURPOSES.join('|')}] [--only build] [--kernel K]
 
 Installs what is missing on this machine (Debian 12 or later, as root) and builds
 colopp. What is in place already is left alone.
@@ -27,6 +29,8 @@ colopp. What is in place already is left alone.
   --for PURPOSE   what the machine is to be ready for (default: demo)
   --only build    compile the checkout only; needs no root and changes nothing
                   outside it
+  --kernel K      with --for nested: make the outer VM for the kernel of Debian K,
+                  ${SUITES.join(', ')} or all (default: ${SUITES[0]})
   --help          this text
 
 Products are in build/ and dist/, the output of each step in build/log/.
@@ -84,9 +88,32 @@ function machineSteps(host, purpose) {
 }
 
 /**
- * @param {{ purpose: string, buildOnly: boolean, signal: AbortSignal }} options
+ * The steps that make the VM in which the nested tests run.
+ * @param {import('./host.mjs').Host} host
+ * @param {readonly import('../../vm-images/nested/suites.mjs').Suite[]} kernels
+ * @returns {Step[]}
  */
-async function setUp({ purpose, buildOnly, signal }) {
+function nestedSteps(host, kernels) {
+  const folder = join(BUILD, 'nested');
+  const inputs = (/** @type {unknown} */ values) => fingerprint({ root: ROOT, folders: ['vm-images/nested', 'vm-images/guest'], accept: (path) => !path.endsWith('.md'), files: ['src/setup/debs.mjs'], values });
+  return [
+    {
+      name: 'nested-root', title: 'Outer VM', doing: `packing Node.js and QEMU from Debian ${ROOT_SUITE}`, remedy: 'Run set-up again.',
+      inputs: () => inputs(ROOT_SUITE), outputs: () => [join(folder, 'root.squashfs')],
+      run: (runner) => buildOuterRoot({ folder, mirror: debianMirror(host.codename), runner }),
+    },
+    ...kernels.map((suite) => ({
+      name: `nested-${suite}`, title: `Outer kernel ${suite}`, doing: `fetching the kernel of Debian ${suite}`, remedy: 'Run set-up again.',
+      inputs: () => inputs(suite), outputs: () => [join(folder, suite, 'kernel.json')],
+      run: (/** @type {import('./process.mjs').Runner} */ runner) => buildOuterKernel({ folder, suite, mirror: debianMirror(host.codename), runner }),
+    })),
+  ];
+}
+
+/**
+ * @param {{ purpose: string, kernels: readonly import('../../vm-images/nested/suites.mjs').Suite[], buildOnly: boolean, signal: AbortSignal }} options
+ */
+async function setUp({ purpose, kernels, buildOnly, signal }) {
   const startedMs = performance.now();
   const host = buildOnly ? undefined : inspectHost();
   process.stdout.write(buildOnly ? 'colopp: building\n' : `colopp: setting up for ${purpose}\n`);
@@ -94,7 +121,9 @@ async function setUp({ purpose, buildOnly, signal }) {
     signal, onWait: (pid) => process.stdout.write(`  waiting for another set-up of this checkout (process ${pid})\n`),
   });
   try {
-    const steps = [...(host === undefined ? [] : machineSteps(host, purpose)), ...checkoutSteps(ROOT)];
+    const machine = host === undefined ? [] : machineSteps(host, purpose);
+    const nested = host === undefined || purpose !== 'nested' ? [] : nestedSteps(host, kernels);
+    const steps = [...machine, ...nested, ...checkoutSteps(ROOT)];
     await runSteps(steps, { buildDir: BUILD, signal, reporter: new Reporter({ out: process.stdout, root: ROOT, steps }) });
   } finally {
     release();
@@ -117,7 +146,7 @@ async function main() {
   }
   try {
     const { values } = parseArgs({
-      options: { for: { type: 'string', default: 'demo' }, only: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+      options: { for: { type: 'string', default: 'demo' }, only: { type: 'string' }, kernel: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
     });
     if (values.help) {
       process.stdout.write(USAGE);
@@ -126,7 +155,10 @@ async function main() {
     const purpose = values.for ?? 'demo';
     if (!PURPOSES.includes(purpose)) throw new SetupError('EUSAGE', `--for takes ${PURPOSES.join(', ')}, not "${purpose}".`, { exitCode: 2 });
     if (values.only !== undefined && values.only !== 'build') throw new SetupError('EUSAGE', `--only takes build, not "${values.only}".`, { exitCode: 2 });
-    await setUp({ purpose, buildOnly: values.only === 'build', signal: interruption.signal });
+    const kernels = values.kernel === 'all' ? SUITES : SUITES.filter((suite) => suite === (values.kernel ?? SUITES[0]));
+    if (kernels.length === 0) throw new SetupError('EUSAGE', `--kernel takes ${SUITES.join(', ')} or all, not "${values.kernel}".`, { exitCode: 2 });
+    if (values.kernel !== undefined && purpose !== 'nested') throw new SetupError('EUSAGE', '--kernel goes with --for nested only.', { exitCode: 2 });
+    await setUp({ purpose, kernels, buildOnly: values.only === 'build', signal: interruption.signal });
     return 0;
   } catch (error) {
     if (caught !== undefined) {

@@ -11,6 +11,7 @@ import { PrivateApt } from '../../src/setup/debs.mjs';
 import { SetupError } from '../../src/setup/errors.mjs';
 import { walk } from '../../src/setup/fingerprint.mjs';
 import { Tree } from './cpio.mjs';
+import { sharedLibraries } from './libraries.mjs';
 import { driverModules } from './modules.mjs';
 
 /** The guest is the same whatever Debian the host runs. */
@@ -128,7 +129,7 @@ async function initramfs(root, runner) {
 
   for (const program of PROGRAMS) {
     tree.file(program, readFileSync(join(root, program)), 0o755);
-    for (const library of await libraries(root, program, runner)) {
+    for (const library of await sharedLibraries(root, program, runner)) {
       if (!tree.has(library)) tree.file(library, readFileSync(join(root, library)), 0o755);
     }
   }
@@ -157,28 +158,11 @@ function page(bytes) {
 }
 
 /**
- * Shared libraries of a program, as paths below `root`: what the unpacked loader itself would load.
- * @param {string} root
- * @param {string} program
- * @param {import('../../src/setup/process.mjs').Runner} runner
- * @returns {Promise<string[]>}
- */
-async function libraries(root, program, runner) {
-  const folder = join(root, 'usr/lib/x86_64-linux-gnu');
-  const loader = join(root, 'usr/lib64/ld-linux-x86-64.so.2');
-  const listed = await runner.run(loader, ['--inhibit-cache', '--library-path', folder, '--list', join(root, program)]);
-  const names = [...listed.matchAll(/^\s+(\S+) => (\S+) /gm)].map(([, name = '', path = '']) => {
-    if (!path.startsWith(root)) throw new SetupError('EGUEST', `${program} needs the library ${name}, which no downloaded package holds.`);
-    return `usr/lib/x86_64-linux-gnu/${basename(name)}`;
-  });
-  return [...new Set([...names.filter((name) => !name.includes('ld-linux')), 'usr/lib64/ld-linux-x86-64.so.2'])].sort();
-}
-
-/**
+ * The one name that fits.
  * @param {string[]} names
  * @param {RegExp} pattern
  */
-function only(names, pattern) {
+export function only(names, pattern) {
   const found = names.filter((name) => pattern.test(name));
   if (found.length !== 1) throw new SetupError('EGUEST', `Expected one name like ${pattern} among: ${names.join(', ')}.`);
   return /** @type {string} */ (found[0]);
