@@ -76,8 +76,10 @@ export async function buildOuterKernel({ folder, suite, mirror, runner }) {
     await apt.download([image, ...parts, 'busybox-static']);
     const root = join(scratch, 'root');
     await apt.unpack(root);
-    const { release, kernel, modules } = findKernel(root);
-    const initrd = (await initramfs(root, modules, runner)).toCpio();
+    const { release, kernel, config, modules } = findKernel(root);
+    const tree = await initramfs(root, modules, runner);
+    tree.file(`config-${release}`, config);
+    const initrd = tree.toCpio();
 
     const home = join(scratch, 'home');
     mkdirSync(home);
@@ -157,9 +159,12 @@ function findKernel(root) {
   if (home === undefined) throw new SetupError('EIMAGE', 'The packages of the kernel hold no modules.');
   const release = only(readdirSync(home), /^\d+\./);
   const modules = join(home, release);
-  const image = [join(modules, 'vmlinuz'), join(root, 'boot', `vmlinuz-${release}`)].find((path) => existsSync(path));
-  if (image === undefined) throw new SetupError('EIMAGE', `The packages hold modules of Linux ${release}, but no kernel of it.`);
-  return { release, kernel: readFileSync(image), modules };
+  const read = (/** @type {string} */ name) => {
+    const path = [join(modules, name), join(root, 'boot', `${name}-${release}`)].find((candidate) => existsSync(candidate));
+    if (path === undefined) throw new SetupError('EIMAGE', `The packages hold modules of Linux ${release}, but no ${name} of it.`);
+    return readFileSync(path);
+  };
+  return { release, kernel: read('vmlinuz'), config: read('config'), modules };
 }
 
 /**
@@ -178,7 +183,7 @@ async function initramfs(root, modulesFolder, runner) {
   tree.characterDevice('dev/console', 5, 1);
   const busybox = ['usr/bin/busybox', 'bin/busybox'].map((path) => join(root, path)).find((path) => existsSync(path)) ?? '';
   tree.file('usr/bin/busybox', readFileSync(busybox), 0o755);
-  for (const applet of ['sh', 'mount', 'mkdir', 'insmod', 'switch_root', 'cat', 'poweroff', 'grep']) tree.link(`usr/bin/${applet}`, 'busybox');
+  for (const applet of ['sh', 'mount', 'mkdir', 'insmod', 'switch_root', 'cat', 'poweroff', 'uname']) tree.link(`usr/bin/${applet}`, 'busybox');
   for (const { file, data } of modules) tree.file(`modules/${file}`, data);
   tree.file('modules/order', modules.map(({ file }) => `${file}\n`).join(''));
   tree.file('init', own('init'), 0o755);

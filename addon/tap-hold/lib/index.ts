@@ -12,7 +12,7 @@ export type HoldNotice = 'held' | 'limit';
 export interface TapHoldOptions {
   /** Name of the hold tap to create, at most 15 bytes. It must not exist yet. */
   ifname: string;
-  /** Packets the kernel may queue towards the hold thread (the device's txqueuelen). */
+  /** Packets the kernel may queue towards the hold thread (the device's txqueuelen); fewer where it allows only fewer. */
   queuePackets?: number;
   /** Most memory that held packets may take; used only as they fill it. */
   ringBytes?: number;

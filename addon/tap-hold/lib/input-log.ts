@@ -12,7 +12,7 @@ export type LogNotice = 'gap' | 'limit';
 export interface InputLogOptions {
   /** Name of the log tap to create, at most 15 bytes. It must not exist yet. */
   ifname: string;
-  /** Packets the kernel may queue towards the log thread (the device's txqueuelen). */
+  /** Packets the kernel may queue towards the log thread (the device's txqueuelen); fewer where it allows only fewer. */
   queuePackets?: number;
   /** Most memory that the log may take; used only as it fills it. */
   ringBytes?: number;

@@ -22,6 +22,16 @@ namespace {
 constexpr unsigned kTcpOffloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 constexpr unsigned kUdpOffloads = TUN_F_USO4 | TUN_F_USO6;
 
+// Newer kernels (7.2, not yet 6.18) limit the length without telling to what: halve it until it fits.
+SysError SetQueueLength(int socket_fd, ifreq* request, unsigned packets) {
+  for (; packets > 0; packets /= 2) {
+    request->ifr_qlen = static_cast<int>(packets);
+    if (ioctl(socket_fd, SIOCSIFTXQLEN, request) == 0) return {};
+    if (errno != ERANGE) break;
+  }
+  return {"ioctl(SIOCSIFTXQLEN)", errno};
+}
+
 SysError Configure(int socket_fd, int tap_fd, ifreq* request, unsigned queue_packets,
                    unsigned* ifindex) {
   // Without these a GSO packet would be segmented on its way to us.
@@ -29,8 +39,7 @@ SysError Configure(int socket_fd, int tap_fd, ifreq* request, unsigned queue_pac
       ioctl(tap_fd, TUNSETOFFLOAD, kTcpOffloads) < 0) {
     return {"ioctl(TUNSETOFFLOAD)", errno};
   }
-  request->ifr_qlen = static_cast<int>(queue_packets);
-  if (ioctl(socket_fd, SIOCSIFTXQLEN, request) < 0) return {"ioctl(SIOCSIFTXQLEN)", errno};
+  if (SysError failed = SetQueueLength(socket_fd, request, queue_packets)) return failed;
   if (ioctl(socket_fd, SIOCGIFFLAGS, request) < 0) return {"ioctl(SIOCGIFFLAGS)", errno};
   request->ifr_flags = static_cast<short>(request->ifr_flags | IFF_UP | IFF_NOARP);
   if (ioctl(socket_fd, SIOCSIFFLAGS, request) < 0) return {"ioctl(SIOCSIFFLAGS)", errno};

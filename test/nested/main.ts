@@ -1,0 +1,114 @@
+/**
+ * `npm run test:nested`: boots a VM with a kernel of our choice, in which KVM works, and runs there what needs one.
+ *
+ *     npm run test:nested                          Debian forky's kernel, as CI does
+ *     npm run test:nested -- --kernel all          every kernel that is supported
+ *     npm run test:nested -- --kernel bookworm doctor lab
+ */
+import { spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Command, CommanderError, Option } from 'commander';
+import { locateQemu, probeKvm, probeNested, type NestedProbe } from '../../src/qemu/index.js';
+import { Progress } from '../../src/cli/progress.js';
+import { breakGate } from './break-bpf.js';
+import type { Order } from './messages.js';
+import { lastLines, runOuterVm } from './outer-vm.js';
+import { Report } from './report.js';
+
+const root = fileURLToPath(new URL('../../../', import.meta.url)).replace(/\/$/, '');
+const images = join(root, 'build/nested');
+/** As in vm-images/nested/suites.mjs, which is not compiled. */
+const suites = ['forky', 'trixie', 'bookworm'] as const;
+const consoleLines = 30;
+
+interface Options { kernel: typeof suites[number] | 'all'; accel: 'auto' | 'kvm' | 'tcg'; memory: string; breakBpf?: boolean }
+
+async function main(): Promise<number> {
+  const command = new Command('npm run test:nested --')
+    .description('run the nested tests: labs with KVM guests, in a VM with a kernel of our choice')
+    .argument('[words...]', 'only the steps whose names hold one of these words')
+    .addOption(new Option('--kernel <suite>', 'the Debian whose kernel to use').choices([...suites, 'all']).default('forky'))
+    .addOption(new Option('--accel <which>', 'what the outer VM runs on').choices(['auto', 'kvm', 'tcg']).default('auto'))
+    .option('--memory <mib>', 'memory of the outer VM', '3072')
+    .option('--break-bpf', 'spoil a BPF program on purpose, to see that the tests notice')
+    .exitOverride()
+    .addHelpText('after', `
+Examples:
+  npm run test:nested
+  npm run test:nested -- --kernel all
+  npm run test:nested -- --kernel bookworm doctor bpf
+
+Reports are in build/nested/results/KERNEL: report.txt, junit.xml and the console.
+Exit codes: 0 all passed, 1 something failed, 2 wrong usage or environment.`);
+  try {
+    command.parse();
+  } catch (error) {
+    return error instanceof CommanderError && error.exitCode === 0 ? 0 : 2;
+  }
+  const options = command.opts<Options>();
+  const interruption = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => interruption.abort());
+
+  const prepared = await setUp(options.kernel);
+  if (prepared !== 0) return prepared;
+  const runtime = await locateQemu();
+  const nested = options.accel === 'auto' ? await probeNested(await probeKvm(runtime)) : { accel: options.accel, reason: `The outer VM runs on ${options.accel}, as asked.` };
+  process.stdout.write(`${nested.reason}\n`);
+  const order: Order = { only: command.args, replace: options.breakBpf ? await breakGate(root) : {} };
+  let failed = 0;
+  for (const suite of options.kernel === 'all' ? suites : [options.kernel]) {
+    if (!interruption.signal.aborted) failed += await runSuite(suite, nested, order, options, interruption.signal);
+  }
+  return interruption.signal.aborted ? 130 : failed > 0 ? 1 : 0;
+}
+
+/** Makes what is missing of the outer VM. @returns its exit code */
+async function setUp(kernel: string): Promise<number> {
+  const child = spawn(process.execPath, [join(root, 'src/setup/setup.mjs'), '--for', 'nested', '--kernel', kernel], { stdio: 'inherit' });
+  return new Promise((resolve) => {
+    child.once('error', () => resolve(2));
+    child.once('exit', (status) => resolve(status ?? 130));
+  });
+}
+
+/** @returns how many steps failed */
+async function runSuite(suite: string, nested: NestedProbe, order: Order, options: Options, signal: AbortSignal): Promise<number> {
+  const results = join(images, 'results', suite);
+  mkdirSync(results, { recursive: true });
+  const consoleFile = join(results, 'console.log');
+  writeFileSync(consoleFile, '');
+  const report = new Report(suite);
+  report.facts.push(['outer VM', nested.reason]);
+  const progress = new Progress(process.stdout);
+  progress.title(`Nested tests on the kernel of Debian ${suite}`);
+  progress.start('start the outer VM');
+  const startedMs = performance.now();
+  let stepStartedMs = startedMs;
+  const cutOff = await runOuterVm({
+    runtime: await locateQemu(), accel: nested.accel, project: root, images, suite, memoryMiB: Number(options.memory), consoleFile, order,
+    startLimitMs: 180_000, graceMs: 60_000, signal,
+    onNews: (news) => {
+      report.take(news);
+      stepStartedMs = news.type === 'step' ? performance.now() : stepStartedMs;
+      if (news.type === 'begin') progress.done(news.kernel);
+      else if (news.type === 'step') progress.start(news.name);
+      else if (news.type === 'verdict') progress.done(news.verdict === 'passed' ? 'passed' : `FAILED: ${news.detail.split('\n')[0]}`);
+    },
+  });
+  if (cutOff !== undefined) {
+    progress.failed();
+    process.stdout.write(`${cutOff}\n`);
+    report.cutOff(cutOff, lastLines(consoleFile, consoleLines), performance.now() - stepStartedMs);
+  }
+  writeFileSync(join(results, 'report.txt'), report.toText());
+  writeFileSync(join(results, 'junit.xml'), report.toJUnit());
+  for (const step of report.steps.filter(({ verdict }) => verdict !== 'passed')) {
+    process.stdout.write(`\n${`${step.name}: ${step.detail}\n${step.output}`.trimEnd().split('\n').slice(-40).join('\n').replace(/^/gm, '    | ')}\n`);
+  }
+  process.stdout.write(`${report.passed} passed, ${report.failed} failed in ${((performance.now() - startedMs) / 1000).toFixed(0)} s; see ${relative(process.cwd(), join(results, 'report.txt'))}\n`);
+  return report.failed;
+}
+
+process.exitCode = await main();

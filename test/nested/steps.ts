@@ -1,0 +1,159 @@
+/** What is tried in the outer VM, in this order: what is close to the kernel first. */
+import { spawn } from 'node:child_process';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { AgentStatus } from '../../src/agent/agent.js';
+import type { Finding } from '../../src/agent/doctor.js';
+import type { DemoSummary } from '../../src/drill/demo.js';
+import { existingLabs } from '../../src/lab/topology.js';
+import { judge } from '../outcome.js';
+
+/** What a step may use. */
+export interface StepContext {
+  /** Runs Node.js on a script of the project, to its end; what it prints goes into the report. */
+  node(script: string, ...args: string[]): Promise<Ended>;
+  /** Text for the report. */
+  say(text: string): void;
+  /** A figure or fact for the report's head. */
+  fact(name: string, value: string): void;
+}
+
+export interface Ended {
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  /** Both streams. */
+  output: string;
+}
+
+export interface Step {
+  name: string;
+  limitMs: number;
+  /** @throws why it failed */
+  run(context: StepContext): Promise<void>;
+}
+
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+const cli = 'dist/src/cli/main.js';
+const minuteMs = 60_000;
+
+/** Those tests of test/bpf that need no compiler: the image has none. */
+const bpfTests = ['flow', 'gate', 'shadow-rewrite', 'libbpf-probe'];
+
+export const steps: readonly Step[] = [
+  { name: 'doctor', limitMs: 2 * minuteMs, run: doctor },
+  ...bpfTests.map((name): Step => ({ name: `bpf/${name}`, limitMs: 3 * minuteMs, run: (context) => testFile(context, `bpf/${name}`) })),
+  { name: 'lab', limitMs: 4 * minuteMs, run: lab },
+  { name: 'failover', limitMs: 4 * minuteMs, run: (context) => demo(context, 'failover') },
+  { name: 'failover with pre-release', limitMs: 4 * minuteMs, run: (context) => demo(context, 'failover with pre-release', '--pre-release') },
+];
+
+async function doctor({ node, fact }: StepContext): Promise<void> {
+  const { status, stdout, output } = await node(cli, 'doctor', '--json');
+  const findings = parse<Finding[]>(stdout, output);
+  const kvm = findings.find(({ name }) => name === 'KVM');
+  fact('doctor', findings.map(({ name, verdict }) => `${name} ${verdict}`).join(', '));
+  if (kvm?.verdict !== 'ok') throw new Error(`The doctor did not find KVM: ${kvm?.detail ?? 'it says nothing of it'}`);
+  const failures = findings.filter(({ verdict }) => verdict === 'fail');
+  if (status !== 0 || failures.length > 0) throw new Error(`The doctor is not content:\n${failures.map(({ name, detail }) => `${name}: ${detail}`).join('\n')}`);
+}
+
+async function testFile({ node }: StepContext, name: string): Promise<void> {
+  const { status, signal, output } = await node(`dist/test/${name}.test.js`);
+  const { failed, passed, trouble } = judge(output, { status, signal, timedOut: false });
+  if (failed > 0) throw new Error(`${failed} of ${passed + failed} failed${trouble === undefined ? '' : `: it ${trouble}`}`);
+}
+
+/** A lab by hand: up, protected, a checkpoint, down again, nothing left. */
+async function lab(context: StepContext): Promise<void> {
+  const colopp = async (...args: string[]): Promise<Ended> => {
+    const ended = await context.node(cli, ...args);
+    if (ended.status !== 0) throw new Error(`\`colopp ${args.join(' ')}\` ended with ${ended.signal ?? `exit code ${ended.status}`}: ${ended.output.trim().split('\n').at(-1)}`);
+    return ended;
+  };
+  try {
+    await colopp('lab', 'up', '--name', 'nested');
+    const status = await colopp('status', '--lab', 'nested', '--json');
+    const { vm, protected: isProtected } = parse<AgentStatus>(status.stdout, status.output);
+    context.fact('guests', vm.accel === 'kvm' ? 'KVM' : `TCG: ${vm.accelReason}`);
+    if (vm.accel !== 'kvm') throw new Error(`The guest does not run on KVM: ${vm.accelReason}`);
+    if (!isProtected) throw new Error('The guest is not protected.');
+    for (let i = 0; i < 3; i++) await colopp('checkpoint', '--lab', 'nested');
+    const after = parse<AgentStatus>((await colopp('status', '--lab', 'nested', '--json')).stdout, 'no status');
+    context.fact('checkpoints by hand', `${after.checkpoints.commits} committed`);
+    if (after.checkpoints.commits < 3) throw new Error(`Three checkpoints were asked for, ${after.checkpoints.commits} have been committed.`);
+  } catch (error) {
+    for (const host of ['a', 'b']) for (const log of ['agent', 'qemu', 'console']) sayLog(context, `/run/colopp/labs/nested/${host}/${log}.log`);
+    throw error;
+  } finally {
+    await context.node(cli, 'lab', 'down', '--name', 'nested');
+  }
+  const left = await existingLabs();
+  if (left.length > 0) throw new Error(`Labs are left behind: ${left.join(', ')}`);
+}
+
+async function demo(context: StepContext, title: string, ...options: string[]): Promise<void> {
+  const file = '/tmp/demo.json';
+  rmSync(file, { force: true });
+  const { status, output } = await context.node(cli, 'demo', '--seed', '1', '--json', file, ...options);
+  if (status !== 0) throw new Error(`The demo ended with exit code ${status}: ${output.trim().split('\n').at(-1)}`);
+  const summary = parse<DemoSummary>(readFileSync(file, 'utf8'), output);
+  const { checkpoints, failover, connections, writes } = summary;
+  context.fact(title, `${connections.survived} of ${connections.open} connections survived, ${writes.lost} of ${writes.acknowledged} writes lost, `
+    + `${checkpoints.count} checkpoints (pause ${checkpoints.pauseMsP50.toFixed(0)} ms), first reply after ${failover.firstReplyMs.toFixed(0)} ms`);
+  if (summary.accel !== 'kvm') throw new Error('The guests did not run on KVM.');
+  if (checkpoints.count === 0) throw new Error('No checkpoint was committed.');
+}
+
+function sayLog({ say }: StepContext, path: string): void {
+  try {
+    say(`\n---- ${path}, the end ----\n${readFileSync(path, 'utf8').slice(-8192)}\n`);
+  } catch {
+    // It was never written.
+  }
+}
+
+function parse<T>(json: string, output: string): T {
+  try {
+    return JSON.parse(json) as T;
+  } catch {
+    throw new Error(`It printed no JSON, but: ${output.trim().slice(-500)}`);
+  }
+}
+
+/** Runs Node.js in a process group of its own, which ends with `signal`. */
+export async function runNode(script: string, args: readonly string[], signal: AbortSignal, say: (text: string) => void): Promise<Ended> {
+  signal.throwIfAborted();
+  say(`$ ${[script, ...args].join(' ')}\n`);
+  const child = spawn(process.execPath, ['--enable-source-maps', join(root, script), ...args], { cwd: root, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+  const kill = (): void => {
+    try {
+      process.kill(-child.pid!, 'SIGKILL');
+    } catch {
+      // ESRCH: the whole group has ended already.
+    }
+  };
+  signal.addEventListener('abort', kill, { once: true });
+  let stdout = '';
+  let output = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+    output += text;
+    say(text);
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+    say(text);
+  });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (status, killer) => {
+      // What it leaves behind, such as a lab's agents, may hold its output open: wait for the rest only so long.
+      setTimeout(() => {
+        signal.removeEventListener('abort', kill);
+        resolve({ status, signal: killer, stdout, output });
+      }, 200);
+    });
+  });
+}
