@@ -8,7 +8,7 @@
 import { readFileSync } from 'node:fs';
 import { ifIndex } from 'libbpf-napi';
 import { releaseCauses, TapHold, type HoldNotice, type HoldTimes, type ReleaseCause } from 'tap-hold';
-import { attachInPlace } from './attach-in-place.js';
+import { attachInPlace, order } from './attach-in-place.js';
 import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
 import { newMark } from './mark.js';
 import { silenceIpv6 } from './silence-ipv6.js';
@@ -266,11 +266,10 @@ function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptio
   const objects = specs.load();
   try {
     const { gate_out, gate_in, gate_release, gate_ack } = objects.programs;
-    gate_release.attachTcxDetached({ ifindex: hold.ifIndex, direction: 'ingress' });
     for (const [program, ifname, direction] of [
-      [gate_out, tap, 'ingress'], [gate_in, tap, 'egress'], ...(mirror ? [[gate_ack, mirror.tunnel, 'ingress'] as const] : []),
+      [gate_release, hold.ifname, 'ingress'], [gate_out, tap, 'ingress'], [gate_in, tap, 'egress'], ...(mirror ? [[gate_ack, mirror.tunnel, 'ingress'] as const] : []),
     ] as const) {
-      attachInPlace(program, ifname, direction);
+      attachInPlace(program, ifname, direction, order.gate);
     }
     return objects;
   } catch (error) {

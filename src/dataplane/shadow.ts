@@ -11,7 +11,7 @@
 import { ifIndex } from 'libbpf-napi';
 import { InputLog, type LogNotice, type LogStats, type ReplayStats } from 'tap-hold';
 import type { Forwarding } from '../protocol/compare-policy.js';
-import { attachInPlace } from './attach-in-place.js';
+import { attachInPlace, order } from './attach-in-place.js';
 import { newMark } from './mark.js';
 import { silenceIpv6 } from './silence-ipv6.js';
 import { openShadow, ShadowCounter, ShadowForward, ShadowMode, type ShadowObjects } from './skel/shadow.skel.js';
@@ -295,7 +295,7 @@ function attach({ tap, tunnel, peerAddress, logMark = newMark() }: ShadowOptions
     for (const [program, ifname, direction] of [
       [shadow_write, log.ifname, 'ingress'], [shadow_log, tunnel, 'ingress'], [shadow_in, tap, 'egress'], [shadow_out, tap, 'ingress'],
     ] as const) {
-      attachInPlace(program, ifname, direction);
+      attachInPlace(program, ifname, direction, order.shadow);
     }
     return objects;
   } catch (error) {

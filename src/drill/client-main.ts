@@ -6,6 +6,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { slowdown } from '../lab/slowdown.js';
 import { HttpReader, Newcomer, RedisReader, RedisWriter, type Client } from './clients.js';
 import type { ClientOrder, ClientNews } from './client-process.js';
 
@@ -46,7 +47,7 @@ function longestSilence(nowNs: bigint): number {
 async function stop(sinceNs: bigint): Promise<void> {
   const longestSilenceMs = longestSilence(process.hrtime.bigint());
   for (const client of clients) client.stop();
-  await Promise.race([running, sleep(finishMs)]);
+  await Promise.race([running, sleep(finishMs * slowdown())]);
   const reports = clients.map((client) => client.report(sinceNs));
   for (const client of clients) client.close();
   const lost = await Promise.all(writers.map((writer) => writer.countLost()));

@@ -4,10 +4,11 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { slowdown } from '../lab/slowdown.js';
 import { HttpConnection } from './http.js';
 import { RespConnection } from './resp.js';
 
-const connectTimeoutMs = 10_000;
+const connectTimeoutMs = 10_000 * slowdown();
 const httpThinkMs = 20;
 
 /** What a client found. Times are CLOCK_MONOTONIC nanoseconds. */

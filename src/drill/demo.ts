@@ -8,6 +8,7 @@ import { watchAgent } from '../agent/control.js';
 import type { AgentNews, AgentStatus } from '../agent/agent.js';
 import { quantile } from '../agent/pause-history.js';
 import { demoGuest, Lab } from '../lab/lab.js';
+import { slowdown } from '../lab/slowdown.js';
 import { addresses, setCables } from '../lab/topology.js';
 import { ClientProcess } from './client-process.js';
 
@@ -111,7 +112,7 @@ export async function runDemoRound(options: DemoOptions): Promise<DemoRound> {
     onProgress('', `after ${ms(tookOverNs - killedNs).toFixed(0)} ms`);
 
     onProgress('the same connections go on; then read back every acknowledged write');
-    await sleep(afterTakeoverMs, undefined, { signal });
+    await sleep(afterTakeoverMs * slowdown(), undefined, { signal });
     const outcome = await clients.stop(tookOverNs);
     const broken = outcome.reports.flatMap((r) => r.broken === undefined ? [] : [{ name: r.name, why: r.broken }]);
     const firstReplies = outcome.reports.map((r) => BigInt(r.firstReplyNs)).filter((time) => time > 0n);

@@ -5,6 +5,7 @@ import { callAgent, ControlError, type ControlCommand } from '../agent/control.j
 import type { AgentStatus } from '../agent/agent.js';
 import { Cables } from '../lab/cables.js';
 import { demoGuest, Lab } from '../lab/lab.js';
+import { slowdown } from '../lab/slowdown.js';
 import { addresses, hostNames, type HostName } from '../lab/topology.js';
 import { ClientProcess } from './client-process.js';
 import { Faults } from './faults.js';
@@ -114,11 +115,12 @@ export class Stage {
     return word === 'primary' ? primary : other(primary);
   }
 
-  /** Waits until `reached` says so. @throws StepError after `withinMs`, with what the hosts said last */
+  /** Waits until `reached` says so. @throws StepError after `withinMs`, times the lab's slowdown, with what the hosts said last */
   async until(what: string, withinMs: number, reached: () => Promise<boolean>): Promise<void> {
-    const deadlineMs = performance.now() + withinMs;
+    const limitMs = withinMs * slowdown();
+    const deadlineMs = performance.now() + limitMs;
     while (!await reached()) {
-      if (performance.now() > deadlineMs) throw new StepError(`${what} was not so within ${withinMs / 1000} s: ${await this.inWords()}.`);
+      if (performance.now() > deadlineMs) throw new StepError(`${what} was not so within ${limitMs / 1000} s: ${await this.inWords()}.`);
       await sleep(pollMs, undefined, { signal: this.#signal });
     }
   }

@@ -13,6 +13,7 @@ import { callAgent, ControlError } from '../agent/control.js';
 import type { AgentStatus } from '../agent/agent.js';
 import { mountDisk, unmountDisks } from './disk.js';
 import { LabError } from './errors.js';
+import { slowdown } from './slowdown.js';
 import {
   addresses, createNetwork, existingNamespaces, hostNames, namespaces, processesIn, removeNetwork, topology,
   type HostName, type Topology,
@@ -21,6 +22,10 @@ import {
 const projectRoot = fileURLToPath(new URL('../../../', import.meta.url));
 const labsDir = '/run/colopp/labs';
 const agentPort = 7749;
+/** As the agent has it by itself. */
+const heartbeatMs = 100;
+const checkpointTimeoutMs = 10_000;
+const startLimitMs = 30_000;
 /** On each host's loopback. */
 const metricsPort = 9749;
 
@@ -123,7 +128,7 @@ export class Lab {
     child.once('error', (error) => { ended = error.message; });
     child.once('exit', (code, signal) => { ended = `it ended with ${signal ?? `exit code ${code}`}`; });
     child.unref();
-    const deadlineMs = performance.now() + 30_000;
+    const deadlineMs = performance.now() + startLimitMs * slowdown();
     for (;;) {
       signal?.throwIfAborted();
       try {
@@ -132,27 +137,28 @@ export class Lab {
       } catch (error) {
         if (!(error instanceof ControlError)) throw error;
         if (ended === undefined && performance.now() < deadlineMs) await sleep(25);
-        else throw new LabError(`The agent of host ${host} did not start: ${ended ?? 'no answer for 30 s'}.\n${tail(this.log(host, 'agent'))}`, { cause: error });
+        else throw new LabError(`The agent of host ${host} did not start: ${ended ?? `no answer for ${startLimitMs * slowdown() / 1000} s`}.\n${tail(this.log(host, 'agent'))}`, { cause: error });
       }
     }
   }
 
   async status(host: HostName): Promise<AgentStatus> {
-    return await callAgent(this.socket(host), { command: 'status', brief: true }, { timeoutMs: 5000 }) as AgentStatus;
+    return await callAgent(this.socket(host), { command: 'status', brief: true }, { timeoutMs: 5000 * slowdown() }) as AgentStatus;
   }
 
   /**
    * Waits until a host's status is as wanted.
    * @param what the condition in words, for the error
-   * @throws LabError after `timeoutMs`, with the last status
+   * @throws LabError after `timeoutMs`, times {@link slowdown}, with the last status
    */
   async waitFor(host: HostName, what: string, wanted: (status: AgentStatus) => boolean, timeoutMs: number, signal?: AbortSignal): Promise<AgentStatus> {
-    const deadlineMs = performance.now() + timeoutMs;
+    const limitMs = timeoutMs * slowdown();
+    const deadlineMs = performance.now() + limitMs;
     for (;;) {
       const status = await this.status(host);
       if (wanted(status)) return status;
       if (performance.now() > deadlineMs) {
-        throw new LabError(`Host ${host} was not ${what} within ${timeoutMs / 1000} s: it is ${status.role}, ${status.phase} (${status.reason}).\n${tail(this.log(host, 'agent'))}`);
+        throw new LabError(`Host ${host} was not ${what} within ${limitMs / 1000} s: it is ${status.role}, ${status.phase} (${status.reason}).\n${tail(this.log(host, 'agent'))}`);
       }
       await sleep(20, undefined, { signal });
     }
@@ -160,14 +166,15 @@ export class Lab {
 
   /**
    * Waits until the guest says that its services answer, on whichever host it has come to run.
-   * @throws LabError after `timeoutMs`, with the end of its console
+   * @throws LabError after `timeoutMs`, times {@link slowdown}, with the end of its console
    */
   async waitForGuest(timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const deadlineMs = performance.now() + timeoutMs;
+    const limitMs = timeoutMs * slowdown();
+    const deadlineMs = performance.now() + limitMs;
     for (;;) {
       const console = (await Promise.all(hostNames.map((host) => readFile(this.log(host, 'console'), 'utf8').catch(() => '')))).join('\n');
       if (console.includes('COLOPP-GUEST-READY')) return;
-      if (performance.now() > deadlineMs) throw new LabError(`The guest was not ready within ${timeoutMs / 1000} s. Its console ended with:\n${console.slice(-1000)}`);
+      if (performance.now() > deadlineMs) throw new LabError(`The guest was not ready within ${limitMs / 1000} s. Its console ended with:\n${console.slice(-1000)}`);
       await sleep(50, undefined, { signal });
     }
   }
@@ -216,6 +223,8 @@ export class Lab {
         secretFile: join(this.dir, 'secret'),
       },
       metrics: { listen: `127.0.0.1:${metricsPort}` },
+      heartbeat: { intervalMs: Math.round(heartbeatMs * slowdown()) },
+      checkpoint: { timeoutMs: Math.round(checkpointTimeoutMs * slowdown()) },
       ...(options.preRelease ? { services: [{ port: guest.ports.redis, protocol: 'resp' }, { port: guest.ports.http, protocol: 'http' }] } : {}),
       ...options.overrides?.[host],
     };

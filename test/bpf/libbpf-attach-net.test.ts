@@ -206,6 +206,21 @@ test('clsact: the fallback for kernels without tcx', async () => {
   assert.not.match(execFileSync('tc', ['filter', 'show', 'dev', pair.name, 'egress'], { encoding: 'utf8' }), 'bpf');
 });
 
+test('clsact without a link: stays, is replaced in place, by priority', async () => {
+  const filters = (): string => execFileSync('tc', ['filter', 'show', 'dev', pair.name, 'ingress'], { encoding: 'utf8' });
+  object.program('first').attachClsactDetached({ ...onPair, priority: 3 });
+  object.program('second').attachClsactDetached({ ...onPair, priority: 2 });
+  assert.match(filters(), /pref 2 bpf[^]*second[^]*pref 3 bpf[^]*first/);
+  object.program('second').attachClsactDetached({ ...onPair, priority: 3 });
+  assert.not.match(filters(), 'first');
+  assert.is(filters().match(/handle 0x1 /g)?.length, 2);
+  const before = runs('second');
+  await sendThrough(pair);
+  await until(() => runs('second') > before);
+  assert.instance(thrown(() => object.program('first').attachClsactDetached({ ...onPair, priority: 0 })), Error);
+  execFileSync('tc', ['qdisc', 'del', 'dev', pair.name, 'clsact']);
+});
+
 test('clsact: a link whose device has gone closes without a word', () => {
   const gone = vethPair();
   const link = object.program('first').attachTcx({ ifname: gone.name, direction: 'ingress', via: 'clsact' });

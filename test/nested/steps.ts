@@ -4,7 +4,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { AgentStatus } from '../../src/agent/agent.js';
-import type { Finding } from '../../src/agent/doctor.js';
+import type { Finding } from '../../src/agent/doctor/doctor.js';
 import type { DemoSummary } from '../../src/drill/demo.js';
 import { existingLabs } from '../../src/lab/topology.js';
 import { judge } from '../outcome.js';
@@ -37,6 +37,9 @@ export interface Step {
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const cli = 'dist/src/cli/main.js';
 const minuteMs = 60_000;
+
+/** Guests in an emulated machine are slow: heartbeats and limits of labs are so many times longer. */
+const emulatedSlowdown = 10;
 
 /** Those tests of test/bpf that need no compiler: the image has none. */
 const bpfTests = ['flow', 'gate', 'shadow-rewrite', 'libbpf-probe'];
@@ -126,7 +129,9 @@ function parse<T>(json: string, output: string): T {
 export async function runNode(script: string, args: readonly string[], signal: AbortSignal, say: (text: string) => void): Promise<Ended> {
   signal.throwIfAborted();
   say(`$ ${[script, ...args].join(' ')}\n`);
-  const child = spawn(process.execPath, ['--enable-source-maps', join(root, script), ...args], { cwd: root, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, ['--enable-source-maps', join(root, script), ...args], {
+    cwd: root, detached: true, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, COLOPP_SLOWDOWN: String(emulatedSlowdown) },
+  });
   const kill = (): void => {
     try {
       process.kill(-child.pid!, 'SIGKILL');

@@ -152,6 +152,7 @@ export interface NativeProgram {
   attachFreplace(target: NativeProgram, name: string): NativeLink;
   attachTcx(ifindex: number, egress: boolean, anchorFlags: number, anchorId: number): NativeLink;
   attachClsact(ifindex: number, egress: boolean, priority: number): NativeLink;
+  attachClsactDetached(ifindex: number, egress: boolean, priority: number): void;
   attachTcxDetached(
     ifindex: number,
     egress: boolean,

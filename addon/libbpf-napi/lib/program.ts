@@ -393,6 +393,16 @@ export class BpfProgram {
     return native.queryTcx(interfaceOf(hook), directionOf(hook));
   }
 
+  /**
+   * A clsact filter that stays with the interface when the process dies, in place of one of the same
+   * `priority` that was put there so before. Filters of lower priority run first, and the next one
+   * runs if a program returns -1. For kernels before 6.6.
+   */
+  attachClsactDetached(given: TcxHook & { priority: number }): void {
+    const hook = options<typeof given>(given, 'attachClsactDetached', ['ifindex', 'ifname', 'direction', 'priority']);
+    this.#handle.attachClsactDetached(interfaceOf(hook), directionOf(hook), integer(hook.priority, 'priority', 1, 0xffff));
+  }
+
   /** Takes a program that `attachTcxDetached` put there (no matter which process) off an interface. */
   static detachTcx(given: TcxHook & { program: number | BpfProgram }): void {
     const hook = options<typeof given>(given, 'detachTcx', ['ifindex', 'ifname', 'direction', 'program']);

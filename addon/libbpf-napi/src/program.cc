@@ -53,6 +53,7 @@ Napi::Function Program::Define(Napi::Env env) {
                          InstanceMethod<&Program::AttachFreplace>("attachFreplace"),
                          InstanceMethod<&Program::AttachTcx>("attachTcx"),
                          InstanceMethod<&Program::AttachClsact>("attachClsact"),
+                         InstanceMethod<&Program::AttachClsactDetached>("attachClsactDetached"),
                          InstanceMethod<&Program::AttachTcxDetached>("attachTcxDetached"),
                      });
 }

@@ -65,8 +65,10 @@ class Program : public Napi::ObjectWrap<Program> {
   Napi::Value AttachFreplace(const Napi::CallbackInfo& info);
   Napi::Value AttachTcx(const Napi::CallbackInfo& info);
   Napi::Value AttachClsact(const Napi::CallbackInfo& info);
+  Napi::Value AttachClsactDetached(const Napi::CallbackInfo& info);
   Napi::Value AttachTcxDetached(const Napi::CallbackInfo& info);
 
+  bool AttachFilter(const Napi::CallbackInfo& info, bpf_tc_hook* hook, bpf_tc_opts* filter);
   bool BeforeLoad(Napi::Env env, const char* operation) const;
   // Ready to be attached through libbpf, which needs the bpf_program: throws otherwise.
   bool Attachable(Napi::Env env) const;

@@ -92,25 +92,40 @@ Napi::Value Program::AttachTcxDetached(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
-// attachClsact(ifindex, egress, priority): a filter in direct-action mode, for kernels before 6.6.
-Napi::Value Program::AttachClsact(const Napi::CallbackInfo& info) {
+// Attaches a filter in direct-action mode; true, or an exception is pending.
+bool Program::AttachFilter(const Napi::CallbackInfo& info, bpf_tc_hook* hook, bpf_tc_opts* filter) {
   Napi::Env env = info.Env();
   int fd = Fd(env, "attach");
-  if (fd < 0) return {};
+  if (fd < 0) return false;
   std::string subject = Subject() + " to clsact " + (Flag(info[1]) ? "egress" : "ingress") +
                         " of interface " + std::to_string(U32(info[0]));
-  LIBBPF_OPTS(bpf_tc_hook, hook);
-  hook.ifindex = U32(info[0]);
-  hook.attach_point = Flag(info[1]) ? BPF_TC_EGRESS : BPF_TC_INGRESS;
+  hook->ifindex = U32(info[0]);
+  hook->attach_point = Flag(info[1]) ? BPF_TC_EGRESS : BPF_TC_INGRESS;
+  filter->prog_fd = fd;
+  filter->priority = U32(info[2]);
   LogCapture capture;
-  int error = bpf_tc_hook_create(&hook);
-  if (error != 0 && error != -EEXIST) return ThrowBpf(env, "attach", subject, error, capture.text());
-  LIBBPF_OPTS(bpf_tc_opts, opts);
-  opts.prog_fd = fd;
-  opts.priority = U32(info[2]);
-  error = bpf_tc_attach(&hook, &opts);
-  if (error != 0) return ThrowBpf(env, "attach", subject, error, capture.text());
-  return Link::MakeFilter(env, hook, opts);
+  int error = bpf_tc_hook_create(hook);
+  if (error == 0 || error == -EEXIST) error = bpf_tc_attach(hook, filter);
+  if (error != 0) ThrowBpf(env, "attach", subject, error, capture.text());
+  return error == 0;
+}
+
+// attachClsact(ifindex, egress, priority): for kernels before 6.6.
+Napi::Value Program::AttachClsact(const Napi::CallbackInfo& info) {
+  LIBBPF_OPTS(bpf_tc_hook, hook);
+  LIBBPF_OPTS(bpf_tc_opts, filter);
+  if (!AttachFilter(info, &hook, &filter)) return {};
+  return Link::MakeFilter(info.Env(), hook, filter);
+}
+
+// attachClsactDetached(ifindex, egress, priority): in place of what was attached so before.
+Napi::Value Program::AttachClsactDetached(const Napi::CallbackInfo& info) {
+  LIBBPF_OPTS(bpf_tc_hook, hook);
+  LIBBPF_OPTS(bpf_tc_opts, filter);
+  filter.handle = 1;
+  filter.flags = BPF_TC_F_REPLACE;
+  AttachFilter(info, &hook, &filter);
+  return info.Env().Undefined();
 }
 
 Napi::Value QueryTcx(const Napi::CallbackInfo& info) {

@@ -1,6 +1,6 @@
 /** Can this host take part in a pair? Every answer comes from trying. */
 
-import { locateQemu, probeQemu, tryColo } from '../../qemu/index.js';
+import { locateQemu, probeNested, probeQemu, tryColo } from '../../qemu/index.js';
 import type { AgentConfig } from '../config.js';
 import { configChecks } from './config-checks.js';
 import { fail, ok, skip, warn, type Check, type Finding } from './finding.js';
@@ -44,6 +44,7 @@ async function* examineQemu(path: string | undefined, signal: AbortSignal | unde
   const { runtime, probe: { version, kvm } } = found;
   yield { name: 'QEMU', ...ok(`${version} with COLO (${runtime.origin})`) };
   yield { name: 'KVM', ...kvm.usable ? ok(kvm.reason) : warn(`guests run under emulation (TCG): ${kvm.reason}`, 'Use a host whose CPU offers vmx or svm, if speed matters.') };
+  yield { name: 'nested', ...ok((await probeNested(kvm)).reason) };
   try {
     const { pauseMs, takeoverMs, totalMs } = await tryColo(runtime, kvm.usable ? 'kvm' : 'tcg', signal === undefined ? {} : { signal });
     yield { name: 'COLO', ...ok(`two QEMUs on this host made a checkpoint (pause ${pauseMs.toFixed(1)} ms), and the second took over (${takeoverMs.toFixed(0)} ms); ${(totalMs / 1000).toFixed(1)} s in all`) };
