@@ -7,7 +7,7 @@
  *
  * A read is an array whose first string is, in any case of letters, a command
  * that resp_commands.h lists as a read.  Arguments are never looked at: no
- * listed command has one that writes.  They are jumped over by their length, so
+ * listed command has one that writes, but for the subcommand of CONFIG.  They are jumped over by their length, so
  * a SET of a megabyte costs no more than one of a byte.
  *
  * From MULTI on requests are only queued.  All of them are writes until an EXEC
@@ -48,6 +48,7 @@ enum resp_phase {
 enum resp_mark {
 	RESP_QUEUING = 1, /* between MULTI and EXEC */
 	RESP_EXEC = 2,	  /* the current request is an EXEC that ends it */
+	RESP_CONFIG = 4,  /* the subcommand to come is one of CONFIG */
 };
 
 static __always_inline bool resp_judge(struct step *s, enum command_class class)
@@ -129,7 +130,7 @@ static __always_inline int resp_length(struct step *s, const __u8 *token, __u32 
 		state->skip_bytes = bytes;
 		state->phase = RESP_STRING_END;
 	} else {
-		return LOST; /* CLIENT with a subcommand nobody knows */
+		return LOST; /* CLIENT or CONFIG with a subcommand nobody knows */
 	}
 	return 1 + line;
 }
@@ -151,17 +152,19 @@ static __always_inline int resp_name(struct step *s, const __u8 *token, __u32 se
 	if (!token[last & (TOKEN_BYTES - 1)])
 		name.head = 0; /* a zero at the end would look like padding: no name */
 	if (state->phase == RESP_SUBCOMMAND) {
-		if (client_command(name) != COMMAND_WRITE)
-			return LOST;
-		resp_next_string(s);
-		return bytes + 2;
+		class = state->marks & RESP_CONFIG ? config_command(name) : client_command(name);
+		state->marks &= ~RESP_CONFIG;
+	} else {
+		class = command_class(name);
 	}
-	class = command_class(name);
-	if (!resp_judge(s, class))
+	if (class == COMMAND_CONFIG && state->left > 0)
+		state->marks |= RESP_CONFIG;
+	else if (!resp_judge(s, class))
 		return LOST;
-	resp_next_string(s);
-	if (class == COMMAND_CLIENT && state->left > 0)
+	if ((class == COMMAND_CLIENT || class == COMMAND_CONFIG) && state->left > 0)
 		state->phase = RESP_SUBCOMMAND_LENGTH;
+	else
+		resp_next_string(s);
 	return bytes + 2;
 }
 

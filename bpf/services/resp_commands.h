@@ -20,7 +20,8 @@
  *   side effects      TOUCH, PFCOUNT (it stores what it counted), GETDEL, GETSET,
  *                     OBJECT FREQ
  *   scripts           EVAL, FCALL and their _RO forms, which may ask for the time
- *   the server        COMMAND, CONFIG, MEMORY, DEBUG, ...: nobody serves from them
+ *   the server        COMMAND, CONFIG, MEMORY, DEBUG, ...: nobody serves from them.
+ *                     CONFIG GET is a read: some clients begin with it
  *
  * What is in no list, modules' commands among them, is a write.  So is
  * GEORADIUSBYMEMBER_RO, whose name is longer than two words.
@@ -49,6 +50,7 @@ enum command_class {
 	COMMAND_MULTI,	/* from here on requests are queued */
 	COMMAND_EXEC,	/* and here they are executed */
 	COMMAND_CLIENT, /* its subcommand decides */
+	COMMAND_CONFIG, /* likewise */
 	COMMAND_TAKES_OVER,
 };
 
@@ -95,6 +97,8 @@ static __always_inline enum command_class short_command(__u64 name)
 		return COMMAND_EXEC;
 	case WORD("client"):
 		return COMMAND_CLIENT;
+	case WORD("config"):
+		return COMMAND_CONFIG;
 
 	case WORD("monitor"): case WORD("sync"): case WORD("psync"): case WORD("replconf"):
 	case WORD("blpop"): case WORD("brpop"): case WORD("blmove"): case WORD("blmpop"):
@@ -136,6 +140,11 @@ static __always_inline enum command_class client_command(struct command_name nam
 		return COMMAND_WRITE;
 	}
 	return COMMAND_TAKES_OVER;
+}
+
+static __always_inline enum command_class config_command(struct command_name name)
+{
+	return name.head == WORD("get") && !name.tail ? COMMAND_READ : COMMAND_WRITE;
 }
 
 #endif

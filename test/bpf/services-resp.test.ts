@@ -51,6 +51,13 @@ const cases: [what: string, text: string, flags: string][] = [
   ['CLIENT REPLY', request('CLIENT', 'REPLY', 'OFF') + get, 'write lost'],
   ['CLIENT with a long subcommand', request('CLIENT', 'x'.repeat(30)) + get, 'write lost'],
   ['CLIENT with an empty subcommand', request('CLIENT', '') + get, 'write lost'],
+  ['CONFIG GET', request('CONFIG', 'GET', 'save') + request('config', 'get', 'appendonly'), 'read'],
+  ['CONFIG with another subcommand', request('CONFIG', 'GETX', 'save') + request('CONFIG', 'RESETSTAT'), 'write'],
+  ['CONFIG SET', request('CONFIG', 'SET', 'save', 'get') + get, 'read write'],
+  ['CONFIG alone', request('CONFIG') + get, 'read write'],
+  ['CONFIG with a long subcommand', request('CONFIG', 'x'.repeat(30)) + get, 'write lost'],
+  ['CONFIG GET while requests are queued', request('MULTI') + request('CONFIG', 'GET', 'save') + request('EXEC') + get, 'read write'],
+  ['CLIENT after CONFIG', request('CONFIG', 'GET', 'save') + request('CLIENT', 'GET'), 'read write lost'],
   ['SUBSCRIBE', get + request('SUBSCRIBE', 'news') + get, 'read write lost'],
   ['BLPOP', request('BLPOP', 'list', '0'), 'write lost'],
 
@@ -136,7 +143,7 @@ test('hundreds of requests in a packet', () => {
 test('whatever is made of a stream, the kernel never sees a read that the reference does not', () => {
   const random = randomNumbers(20181);
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!;
-  const commands = [...respCommands.read, ...respCommands.read, ...respCommands.read, 'SET', 'DEL', 'MULTI', 'EXEC', 'CLIENT', 'BLPOP', 'GETEX', 'SORT'];
+  const commands = [...respCommands.read, ...respCommands.read, ...respCommands.read, 'SET', 'DEL', 'MULTI', 'EXEC', 'CLIENT', 'CONFIG', 'BLPOP', 'GETEX', 'SORT'];
   const strings = ['', 'a', 'key:1', 'ID', 'SETNAME', '\r\n', '$3\r\n', 'x'.repeat(70)];
   let lost = 0;
   let reads = 0;

@@ -47,15 +47,15 @@ export const resp = (text: string): Reading => {
     if (strings < 1 || strings > 1024 * 1024) unreadable();
     const command = upper(bulkString(from));
     if (takeOverCommands.has(command)) unreadable();
-    if (command === 'CLIENT' && strings > 1 && !harmlessClientCommands.has(upper(bulkString(from, 1, 16)))) unreadable();
-    const already = command === 'CLIENT' && strings > 1 ? 2 : 1;
-    for (let i = already; i < strings; i++) bulkString(from);
+    const subcommand = (command === 'CLIENT' || command === 'CONFIG') && strings > 1 ? upper(bulkString(from, 1, 16)) : undefined;
+    if (command === 'CLIENT' && subcommand !== undefined && !harmlessClientCommands.has(subcommand)) unreadable();
+    for (let i = subcommand === undefined ? 1 : 2; i < strings; i++) bulkString(from);
     if (queuing) {
       if (command === 'EXEC' && strings === 1) queuing = false;
       return 'write';
     }
     if (command === 'MULTI') queuing = true;
-    return readCommands.has(command) ? 'read' : 'write';
+    return readCommands.has(command) || (command === 'CONFIG' && subcommand === 'GET') ? 'read' : 'write';
   });
 };
 
