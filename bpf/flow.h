@@ -8,8 +8,8 @@
  * arrival until a checkpoint has committed that stopped after the reply to it.
  *
  * Every shortcut here errs towards holding.  Clients are hostile: bytes that the
- * guest might read differently than we did (a retransmission, a second SYN, an
- * urgent pointer) cost the flow its standing for good.
+ * guest might read differently than we did (a retransmission with other bytes, a
+ * second SYN, an urgent pointer) cost the flow its standing for good.
  */
 #ifndef COLOPP_FLOW_H
 #define COLOPP_FLOW_H
@@ -22,6 +22,8 @@
 /* After the last sign of life of a flow whose replies cannot be told apart,
  * its writes are thought done only after two commits and this time. */
 #define VAGUE_NS 1000000000ull
+/* Longer payloads are not remembered. */
+#define HASHED_BYTES 1500
 
 enum flow_flags {
 	FLOW_ESTABLISHED = 1, /* the guest accepted the client's SYN that we saw */
@@ -38,11 +40,15 @@ struct flow {
 	__u64 unlogged_ns; /* newest output that only waits for the input log */
 	__u64 seen_ns;
 	__u32 next_seq; /* of the client's next new byte */
+	__u32 acked;	/* of the client's bytes, what the guest has acknowledged */
 	__u32 out_end;	/* sequence number behind the guest's newest payload */
 	__u32 flags;	/* enum flow_flags; changed by atomic operations only */
 	__u32 service;	/* index in services */
 	__u32 busy;	/* a CPU is following the requests */
 	__u32 pipelined; /* bool: several requests wait, or may wait, for answers */
+	__u32 newest_seq; /* the client's newest bytes: where they began, */
+	__u32 newest_bytes;
+	__u64 newest_hash; /* and what they were; 0: not known */
 	struct parser_state parser;
 };
 
@@ -117,6 +123,9 @@ struct {
 	__type(key, __u32);
 	__type(value, struct service_counts);
 } service_counters SEC(".maps");
+
+/* Set once, before load, to a random number. */
+const volatile __u64 hash_secret;
 
 /* Newest input that the secondary has in its log, contiguously. */
 __u64 logged_iseq = 0;
@@ -195,6 +204,56 @@ static __always_inline void write_settled(struct flow *f, struct service *s, __u
 	__sync_fetch_and_add(&s->open_writes, -1);
 }
 
+struct payload {
+	__u64 words[HASHED_BYTES / sizeof(__u64) + 2]; /* the verifier does not see that it is less */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct payload);
+} payloads SEC(".maps");
+
+/*
+ * With a secret: clients cannot make two payloads that have the same.  0: too
+ * long.  Not static, so that the verifier looks at the loop only once.
+ */
+__noinline __u64 payload_hash(struct __sk_buff *skb, __u32 offset, __u32 bytes)
+{
+	__u32 zero = 0;
+	struct payload *payload = bpf_map_lookup_elem(&payloads, &zero);
+	__u64 hash = hash_secret;
+
+	if (!payload || bytes == 0 || bytes > HASHED_BYTES)
+		return 0;
+	payload->words[bytes / sizeof(__u64)] = 0;
+	if (bpf_skb_load_bytes(skb, offset, payload, bytes))
+		return 0;
+	for (__u32 i = 0; i < sizeof(*payload) / sizeof(__u64); i++) {
+		if (i * sizeof(__u64) >= bytes)
+			break;
+		hash = (hash ^ payload->words[i]) * (hash_secret | 1);
+		hash ^= hash >> 32;
+	}
+	return hash;
+}
+
+/*
+ * A client repeats what it has said, because it had to wait for a commit or the
+ * guest was slow.  What the guest has acknowledged it never looks at again, and
+ * the same bytes are the same.
+ */
+static __always_inline bool repeated(struct __sk_buff *skb, const struct flow *f, const struct packet *p)
+{
+	if (p->flags & TCP_URG)
+		return false;
+	if ((__s32)(p->seq + p->payload_bytes - f->acked) <= 0)
+		return true;
+	return p->seq == f->newest_seq && p->payload_bytes == f->newest_bytes && f->newest_hash &&
+	       payload_hash(skb, p->payload_offset, p->payload_bytes) == f->newest_hash;
+}
+
 /* A client opens a connection. */
 static __always_inline void flow_open(const struct packet *p, __u32 service, struct service *s,
 				      __u64 iseq, __u64 now_ns)
@@ -204,6 +263,7 @@ static __always_inline void flow_open(const struct packet *p, __u32 service, str
 		.input_iseq = iseq,
 		.seen_ns = now_ns,
 		.next_seq = p->seq + 1,
+		.acked = p->seq + 1,
 		.service = service,
 		.flags = p->payload_bytes ? FLOW_LOST | FLOW_VAGUE : 0,
 	};
@@ -263,6 +323,8 @@ static __always_inline bool flow_input(struct __sk_buff *skb, const struct packe
 		flow_set(f, FLOW_ASKED);
 		return found & REQUEST_WRITE;
 	}
+	if (repeated(skb, f, p))
+		return true;
 	if ((f->flags & FLOW_LOST) || (p->flags & TCP_URG) || p->seq != f->next_seq ||
 	    __sync_val_compare_and_swap(&f->busy, 0, 1) != 0) {
 		flow_lose(f, s, now_ns);
@@ -271,6 +333,9 @@ static __always_inline bool flow_input(struct __sk_buff *skb, const struct packe
 	/* Nothing asked is unanswered, and the client has all of the answers. */
 	alone = !(f->flags & (FLOW_ASKED | FLOW_VAGUE)) && (__s32)(p->ack - f->out_end) >= 0 && !f->pipelined;
 	found = classify_stream(skb, p->payload_offset, p->payload_bytes, s->classifier, &f->parser);
+	f->newest_hash = payload_hash(skb, p->payload_offset, p->payload_bytes);
+	f->newest_seq = p->seq;
+	f->newest_bytes = p->payload_bytes;
 	f->next_seq += p->payload_bytes;
 	f->busy = 0;
 	if (found & REQUEST_LOST)
@@ -363,6 +428,8 @@ static __always_inline bool flow_output(struct __sk_buff *skb, bool protected_no
 		f->out_end = p.seq + 1;
 		flow_set(f, FLOW_ESTABLISHED);
 	}
+	if ((f->flags & FLOW_ESTABLISHED) && (p.flags & TCP_ACK) && (__s32)(p.ack - f->acked) > 0)
+		f->acked = p.ack;
 	if (!protected_now) {
 		flow_answered(f, s, &p, now_ns);
 		return false;

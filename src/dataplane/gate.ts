@@ -5,6 +5,7 @@
  * agent is gone must not become heard by that. They go with the tap.
  */
 
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ifIndex } from 'libbpf-napi';
 import { releaseCauses, TapHold, type HoldNotice, type HoldTimes, type ReleaseCause } from 'tap-hold';
@@ -262,6 +263,7 @@ function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptio
     rodata.mirror_peer.set(Uint32Array.from(peer.words));
   }
   rodata.release_mark.set(newMark());
+  rodata.hash_secret.set(randomBytes(8).readBigUInt64LE());
   bss.mode.set(GateMode.GATE_CLOSED);
   const objects = specs.load();
   try {

@@ -20,6 +20,7 @@ specs.globals.rodata.tap_ifindex.set(1);
 specs.globals.rodata.hold_ifindex.set(1);
 specs.globals.rodata.release_mark.set(0x1234_5678);
 specs.globals.rodata.follow_flows.set(true);
+specs.globals.rodata.hash_secret.set(0x1234_5678_9abc_def1n);
 const gate = specs.load();
 const { bss } = gate.globals;
 const services = new Services(gate, [
@@ -249,6 +250,18 @@ test('a write is in doubt from its first byte', () => {
   assert.is(verdict(reader.fromGuest('$1\r\n1\r\n')), held);
 });
 
+test('also before the guest has accepted the connection, whatever its sequence numbers', () => {
+  for (const clientSeq of [1000, 2 ** 31 + 1000, 2 ** 32 - 2]) {
+    const writer = new Conversation(nextPort++, redisPort);
+    const reader = opened();
+    writer.clientSeq = clientSeq;
+    toGuest(writer.fromClient('', { flags: Tcp.syn, ack: 0 }));
+    ask(reader, get);
+    ask(writer, set);
+    assert.is(verdict(reader.fromGuest('$1\r\n1\r\n')), held);
+  }
+});
+
 test('a write to one service leaves another alone', () => {
   const other = opened(offPort);
   const reader = opened();
@@ -308,12 +321,47 @@ const tricks: [what: string, play: (talk: Conversation) => void][] = [
     ask(talk, get);
     toGuest(talk.fromClient(set, { seq }));
   }],
+  ['a retransmission that goes beyond what the guest has acknowledged', (talk) => {
+    const seq = talk.clientSeq;
+    ask(talk, get);
+    verdict(talk.fromGuest('$1\r\n1\r\n'));
+    toGuest(talk.fromClient(set, { seq }));
+  }],
   ['a gap in the stream', (talk) => toGuest(talk.fromClient(get, { seq: talk.clientSeq + 5 }))],
   ['an urgent pointer', (talk) => toGuest(talk.fromClient(get, { flags: Tcp.psh | Tcp.ack | Tcp.urg }))],
   ['a second SYN with another number', (talk) => toGuest(talk.fromClient('', { flags: Tcp.syn, ack: 0, seq: talk.clientSeq + 1000 }))],
   ['the first SYN again, late', (talk) => toGuest(talk.fromClient('', { flags: Tcp.syn, ack: 0, seq: 1000 }))],
   ['something that is not RESP', (talk) => toGuest(talk.fromClient('\0\0\0\0'))],
 ];
+for (const length of [0, 1, 7, 1400]) {
+  test(`a retransmission of the same bytes is nothing new, and one of other bytes is (${length} bytes of key)`, () => {
+    const request = `*2\r\n$3\r\nGET\r\n$${length}\r\n${'k'.repeat(length)}\r\n`;
+    for (const at of [-1, 0, 13, Math.floor(request.length / 2), request.length - 1]) {
+      const talk = opened();
+      const { clientSeq: seq } = talk;
+      ask(talk, request);
+      const again = Buffer.from(request);
+      if (at >= 0) again[at] = again[at]! ^ 0x80;
+      toGuest(talk.fromClient(again, { seq }));
+      logAll();
+      settle();
+      assert.is(verdict(talk.fromGuest('$1\r\n1\r\n')), at < 0 ? passed : held, `changed at ${at}`);
+    }
+  });
+}
+
+test('a retransmission of what the guest has acknowledged is nothing new', () => {
+  const talk = opened();
+  const { clientSeq: seq } = talk;
+  ask(talk, get);
+  assert.is(verdict(talk.fromGuest('$1\r\n1\r\n')), passed);
+  for (const again of [get, set.slice(0, 5)]) toGuest(talk.fromClient(again, { seq }));
+  toGuest(talk.fromClient('x', { seq: talk.clientSeq - 1 })); // probes whether we are still there
+  logAll();
+  ask(talk, get);
+  assert.is(verdict(talk.fromGuest('$1\r\n1\r\n')), passed);
+});
+
 for (const [what, play] of tricks) {
   test(`${what} costs a flow its standing, and puts the service in doubt`, () => {
     const talk = opened();
