@@ -68,9 +68,15 @@ export function greeting(state: PairState, config: PairConfig): Greeting {
  * @param nowNs time of the event
  */
 export function step(before: PairState, event: PairEvent, nowNs: bigint, config: PairConfig): Step {
-  const machine = new Machine(structuredClone(before), nowNs, config);
+  const machine = new Machine(copyOf(before), nowNs, config);
   machine.on(event);
   return { state: machine.state, effects: machine.effects };
+}
+
+/** A copy to change; much faster than structuredClone, and every heartbeat needs one. */
+function copyOf(state: PairState): PairState {
+  const { peer, checkpoint, asking } = state;
+  return { ...state, peer: peer && { ...peer }, checkpoint: checkpoint && { ...checkpoint }, asking: asking && { ...asking } };
 }
 
 class Machine {
