@@ -42,7 +42,8 @@ void Replayer::Begin(std::vector<Record*> log, uint64_t committed, bool active, 
                    [](const Record* a, const Record* b) { return a->iseq < b->iseq; });
   others_.tracked = false;
   stats_.logged_frames = log.size();
-  DropHarmful(&log, committed);
+  committed_ = committed;
+  DropHarmful(&log);
   for (Record* record : log) AddLogged(record, now_ns);
   stats_.flows = flows_.size();
 }
@@ -68,7 +69,9 @@ void Replayer::Finish(ReplayLimits limits, uint64_t now_ns) {
 
 void Replayer::AddLogged(Record* record, uint64_t now_ns) {
   Frame frame = ParseFrame(record);
-  if ((record->flags & LOG_WRITE) && record->iseq < first_write_) {
+  // A write that the checkpoint has brought holds nothing up, and does not make
+  // the replies after it unseen.
+  if ((record->flags & LOG_WRITE) && record->iseq > committed_ && record->iseq < first_write_) {
     first_write_ = record->iseq;
     writes_may_go_ = false;
     barrier_ns_ = now_ns;
@@ -81,10 +84,10 @@ void Replayer::AddLogged(Record* record, uint64_t now_ns) {
 // opened again by its SYN, and its requests carried out twice. A segment that
 // acknowledges something shows that the SYN before it had been answered. What
 // is no TCP may be lost, and must not be doubled either.
-void Replayer::DropHarmful(std::vector<Record*>* log, uint64_t committed) {
+void Replayer::DropHarmful(std::vector<Record*>* log) {
   std::unordered_set<shadow_key, KeyHash, KeyEqual> answered;
   auto is_harmful = [&](Record* record) {
-    if (record->iseq > committed) return false;
+    if (record->iseq > committed_) return false;
     Frame frame = ParseFrame(record);
     if (!frame.tcp) return true;
     if (frame.opens()) return answered.count(frame.key) != 0;
@@ -221,7 +224,7 @@ bool Replayer::IsOver(const Flow& flow, const Item& item, const shadow_flow& see
 }
 
 bool Replayer::MaySend(const Flow& flow, const Item& item) const {
-  if (item.write && !item.live && !writes_may_go_) return false;
+  if (item.write && !item.live && !writes_may_go_ && item.record->iseq >= first_write_) return false;
   if (!flow.tracked) return true;
   size_t on_their_way = flow.next - flow.done;
   if (on_their_way && (item.opens() || !flow.spoken)) return false;

@@ -126,7 +126,7 @@ class Replayer {
     bool operator()(const shadow_key& a, const shadow_key& b) const;
   };
 
-  void DropHarmful(std::vector<Record*>* log, uint64_t committed);
+  void DropHarmful(std::vector<Record*>* log);
   void AddLogged(Record* record, uint64_t now_ns);
   Flow* FlowOf(const Frame& frame);
   void Add(Record* record, const Frame& frame, Flow* flow);
@@ -147,7 +147,8 @@ class Replayer {
   bool active_ = false;
   uint64_t begun_ns_ = 0;
   uint64_t barrier_ns_ = 0;  // since when the first write has been waiting, or may be
-  uint64_t first_write_ = UINT64_MAX;  // its number
+  uint64_t committed_ = 0;
+  uint64_t first_write_ = UINT64_MAX;  // its number; of those beyond `committed_`
   bool writes_may_go_ = true;
   std::deque<Item> items_;  // in the order in which they go in if there is nothing to wait for
   std::unordered_map<shadow_key, std::unique_ptr<Flow>, KeyHash, KeyEqual> flows_;

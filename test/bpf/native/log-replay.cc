@@ -249,6 +249,29 @@ void WritesWaitForReplies() {
   }
 }
 
+// The log keeps a little of what a commit covers. A write among that is no reason
+// to let the first write after it go before the reads between the two.
+void WritesOfTheCheckpointDoNotCount() {
+  Guest guest(1);
+  Log log;
+  guest.delay_ns = 30 * kMs;
+  std::vector<Record*> records = {
+      log.Add(1, {6, kTcpAck, kIsn, 10, true}),
+      log.Add(2, {3, kTcpAck, kIsn, 10, false}),
+      log.Add(3, {9, kTcpAck, kIsn, 10, true}),
+  };
+  Replayer replayer(&guest, kLimits);
+  replayer.Begin(records, 1, false, 0);
+  Run(replayer, guest);
+  uint64_t covered_ns = 0, write_ns = 0;
+  for (const auto& done : guest.executed) {
+    if (done.iseq == 1) covered_ns = done.at_ns;
+    if (done.iseq == 3) write_ns = done.at_ns;
+  }
+  CHECK(guest.replied_ns[3] && write_ns >= guest.replied_ns[3]);
+  CHECK(covered_ns && covered_ns < write_ns);
+}
+
 // What the client has acknowledged to the primary must come again before the
 // first write goes in, however long the guest takes.
 void WritesWaitForWhatClientsHave() {
@@ -332,7 +355,7 @@ void WhatACommitCovers() {
   CHECK(!guest.flows[1].open && guest.flows[2].open);
   CHECK(guest.executed.size() == 2);
   for (const auto& done : guest.executed) CHECK(done.iseq == 7 || done.iseq == 8);
-  CHECK(replayer.stats().known_frames >= 3 && replayer.stats().logged_frames == 8);
+  CHECK(replayer.stats().known_frames >= 2 && replayer.stats().logged_frames == 8);
 }
 
 // An active secondary: the log goes in as it comes, until a takeover ends it.
@@ -459,6 +482,7 @@ int main() {
   for (unsigned seed = 0; seed < 300; seed++) Conversations(seed);
   WritesWaitForReplies();
   WritesWaitForWhatClientsHave();
+  WritesOfTheCheckpointDoNotCount();
   DeafGuests();
   WhatACommitCovers();
   for (unsigned seed = 0; seed < 300; seed++) ActiveSecondary(seed);
