@@ -219,7 +219,7 @@ export class Agent {
   async #begin(): Promise<void> {
     const remembered = this.#stateFile.read();
     if (replicatesInputs(this.#config)) {
-      this.#inputs = new InputReplication(this.#config, this.#gate, () => this.#session.send({ type: 'request-checkpoint' }));
+      this.#inputs = new InputReplication(this.#config, this.#gate, (message) => this.#session.send(message));
     }
     const vmAlive = await this.#vm.adopt();
     await this.#session.listen();
@@ -281,7 +281,12 @@ export class Agent {
 
   #onMessage(message: PeerMessage): void {
     if (!isLogMessage(message)) return this.#dispatch({ type: 'message', message });
-    if (message.type !== 'secondary-wish') return this.#inputs?.onMessage(message);
+    if (message.type !== 'secondary-wish') {
+      if (this.#inputs) this.#inputs.onMessage(message);
+      // A host that keeps no log has none that could begin elsewhere.
+      else if (message.type === 'log-mark') this.#session.send({ type: 'log-marked', checkpoint: message.checkpoint });
+      return;
+    }
     this.#inputs?.forward(message.forward);
     this.#dispatch({ type: 'secondary-active', on: message.active || this.#config.secondary === 'active' });
   }
@@ -290,12 +295,16 @@ export class Agent {
     switch (event.type) {
       case 'stopped':
         if (this.#state.role === 'secondary') this.#inputs?.suspended();
-        if (this.#inputs && this.#state.checkpoint) this.#session.send(this.#inputs.stopped(event.stampNs));
+        if (this.#state.checkpoint && this.#state.checkpoint.stopNs === undefined) this.#inputs?.stopped(event.stampNs);
         return this.#dispatch({ type: 'vm-stopped', stampNs: event.stampNs, receivedNs: event.receivedNs });
-      case 'resumed':
+      case 'resumed': {
+        const resumed = (): void => this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
+        if (!this.#inputs) return resumed();
+        if (this.#state.role === 'primary') return this.#inputs.whenMarked(resumed);
         // Not when the takeover sets it running: that loads nothing.
-        if (this.#state.role === 'secondary' && this.#state.phase !== 'taking-over') this.#inputs?.loaded(secondaryIsActive(this.#state, this.#pairConfig));
-        return this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
+        if (this.#state.phase !== 'taking-over') this.#inputs.loaded(secondaryIsActive(this.#state, this.#pairConfig));
+        return resumed();
+      }
       case 'colo-entered': return this.#dispatch({ type: 'colo-entered' });
       case 'migration-failed': return this.#dispatch({ type: 'failed', what: 'Copying the VM', reason: 'QEMU says no more; see qemu.log' });
       case 'colo-exit': return this.#dispatch({ type: 'colo-exit', reason: event.reason });
@@ -320,6 +329,7 @@ export class Agent {
           }
         });
       case 'start-incoming-vm':
+        this.#inputs?.expectCopy();
         return this.#inTurn('Preparing the secondary VM', async () => {
           await this.#vm.startIncoming();
           this.#dispatch({ type: 'vm-listening' });
@@ -329,7 +339,7 @@ export class Agent {
         this.#closeRelay('the VM is given up');
         return this.#inTurn('Ending the VM', () => this.#vm.destroy());
       case 'migrate':
-        if (this.#inputs) this.#session.send(this.#inputs.begin());
+        this.#inputs?.begin();
         return this.#inTurn('Copying the VM', () => this.#migrate());
       case 'trigger-checkpoint':
         this.#inputs?.checkpointAsked();

@@ -11,8 +11,8 @@ import { randomBytes, randomInt } from 'node:crypto';
 import type { ReplayStats } from 'tap-hold';
 import type { Gate } from '../dataplane/gate.js';
 import { Shadow, type ShadowStats } from '../dataplane/shadow.js';
-import type { LogBegin, LogMark } from '../protocol/messages.js';
 import type { Forwarding } from '../protocol/compare-policy.js';
+import type { LogBegin, LogMark, LogMarked, PeerMessage } from '../protocol/messages.js';
 import type { AgentConfig } from './config.js';
 
 /**
@@ -32,10 +32,18 @@ const rounds = 2 ** 24;
 export class InputReplication {
   readonly #gate: Gate;
   readonly #shadow: Shadow;
+  readonly #send: (message: PeerMessage) => void;
   /** Primary: what the VM had read when the checkpoint under way was asked for. */
   #readWhenAsked = 0n;
+  /** Primary: checkpoints of this protection that were marked, and those of them that the secondary has loaded. */
+  #marks = 0;
+  #marked = 0;
+  /** Primary: to be called when they are equal. */
+  #commit: (() => void) | undefined;
+  /** Secondary: states that the VM has loaded; 0 is the copy of the VM. */
+  #loads = -1;
   /** Secondary: the newest mark, which counts when its checkpoint is loaded, and when it came. */
-  #mark: { readInput: bigint; atNs: bigint } | undefined;
+  #mark: { checkpoint: number; readInput: bigint; atNs: bigint } | undefined;
   /** Primary: told from those of an earlier protection by where they begin. */
   #round = randomInt(rounds);
   /** Secondary: when its active VM stopped for the newest checkpoint, and for the one before. */
@@ -46,13 +54,16 @@ export class InputReplication {
 
   /**
    * @param gate made with a mirror through `config.network.tunnel`
-   * @param onTrouble the log needs a checkpoint: input was lost on the way, or it grows too long
+   * @param send to the peer's agent
    */
-  constructor(config: AgentConfig, gate: Gate, onTrouble: () => void) {
+  constructor(config: AgentConfig, gate: Gate, send: (message: PeerMessage) => void) {
     this.#gate = gate;
+    this.#send = send;
     this.#shadow = Shadow.open({
       tap: config.network.tap, tunnel: config.network.tunnel, logTap: config.network.logTap,
-      peerAddress: config.peer.address.host, logMark: gate.logMark, onNotice: onTrouble,
+      peerAddress: config.peer.address.host, logMark: gate.logMark,
+      // Input was lost on the way, or the log grows too long: a checkpoint makes up for it.
+      onNotice: () => send({ type: 'request-checkpoint' }),
     });
   }
 
@@ -63,41 +74,75 @@ export class InputReplication {
 
   // ---- primary -------------------------------------------------------------
 
-  /** Protection is about to begin. @returns what the secondary must know before it does */
-  begin(): LogBegin {
+  /** Protection is about to begin: tells the secondary what it must know before it does. */
+  begin(): void {
     const epoch = randomBytes(8);
     epoch[0]! &= 0x7f; // the log takes 63 bits
     epoch[7]! |= 1; // zero means none
     const nextInput = this.#gate.beginLog(epoch.readBigUInt64BE());
-    return { type: 'log-begin', epoch: epoch.toString('hex'), nextInput: Number(nextInput) };
+    this.#marks = this.#marked = 0;
+    this.#commit = undefined;
+    this.#send({ type: 'log-begin', epoch: epoch.toString('hex'), nextInput: Number(nextInput) });
   }
 
   checkpointAsked(): void {
-    this.#readWhenAsked = this.#gate.readInputs();
+    this.#readWhenAsked = this.#readInputs();
   }
 
   /**
    * The VM has stopped for a checkpoint, at `stopNs`, and reads nothing until it
-   * runs again. If that may be so already, what it had read earlier is on the safe
-   * side: some inputs more are replayed, none is missing.
-   * @returns what the secondary must know before it has loaded that checkpoint
+   * runs again: tells the secondary what it had read. If it may run again already,
+   * what it had read earlier is on the safe side: some inputs more are replayed,
+   * none is missing.
    */
-  stopped(stopNs: bigint): LogMark {
+  stopped(stopNs: bigint): void {
     this.#round = (this.#round + 1) % rounds;
-    const fresh = process.hrtime.bigint() - stopNs < freshStopNs;
-    return { type: 'log-mark', readInput: Number(fresh ? this.#gate.readInputs() : this.#readWhenAsked), round: this.#round };
+    const ageNs = process.hrtime.bigint() - stopNs;
+    // A step of the clock may put it into the future.
+    const fresh = ageNs >= 0n && ageNs < freshStopNs;
+    const readInput = fresh ? this.#readInputs() : this.#readWhenAsked;
+    this.#send({ type: 'log-mark', checkpoint: ++this.#marks, readInput: Number(readInput), round: this.#round });
+  }
+
+  #readInputs(): bigint {
+    return this.#gate.readInputs(this.#shadow.divertedInputs());
+  }
+
+  /**
+   * The secondary's VM has loaded the checkpoint, and the primary's runs again.
+   * @param commit called once the secondary's log begins behind that checkpoint's mark: without it, a
+   *   takeover would do again what is done; never, if protection ends before
+   */
+  whenMarked(commit: () => void): void {
+    if (this.#marked === this.#marks) commit();
+    else this.#commit = commit;
   }
 
   // ---- secondary -----------------------------------------------------------
 
-  onMessage(message: LogBegin | LogMark): void {
-    if (message.type === 'log-begin') {
-      this.#mark = undefined;
-      this.#shadow.reset(BigInt(`0x${message.epoch}`), BigInt(message.nextInput));
-    } else {
-      this.#mark = { readInput: BigInt(message.readInput), atNs: process.hrtime.bigint() };
-      // The primary's VM stops after ours: what ours says from now on it says with that checkpoint.
-      this.#shadow.begin(message.round);
+  /** An empty VM is about to be started. */
+  expectCopy(): void {
+    this.#loads = -1;
+    this.#mark = undefined;
+  }
+
+  onMessage(message: LogBegin | LogMark | LogMarked): void {
+    switch (message.type) {
+      case 'log-begin':
+        return this.#shadow.reset(BigInt(`0x${message.epoch}`), BigInt(message.nextInput));
+      case 'log-mark':
+        this.#mark = { checkpoint: message.checkpoint, readInput: BigInt(message.readInput), atNs: process.hrtime.bigint() };
+        // The primary's VM stops after ours: what ours says from now on it says with that checkpoint.
+        this.#shadow.begin(message.round);
+        this.#useMark();
+        return;
+      case 'log-marked': {
+        if (message.checkpoint !== this.#marks) return; // of an earlier protection
+        this.#marked = this.#marks;
+        const commit = this.#commit;
+        this.#commit = undefined;
+        return commit?.();
+      }
     }
   }
 
@@ -113,17 +158,12 @@ export class InputReplication {
   }
 
   /**
-   * The VM has loaded a checkpoint: the one that was last marked.
+   * The VM has loaded a state: the copy, or the next checkpoint.
    * @param active it runs on, and is given its input
    */
   loaded(active: boolean): void {
-    const mark = this.#mark;
-    this.#mark = undefined;
-    if (mark) {
-      this.#stoppedNs = mark.atNs;
-      this.#shadow.forget(mark.readInput, keptInputs);
-    }
-    if (mark && active) {
+    this.#loads++;
+    if (this.#useMark() && active) {
       this.#gate.setMode('shadowed');
       // A write of the last round may be in doubt still.
       this.#shadow.activate(this.#suspendedBeforeNs);
@@ -132,6 +172,17 @@ export class InputReplication {
       this.#shadow.standBy();
       this.#gate.setMode('closed');
     }
+  }
+
+  /** Mark and state come on different connections, in any order. @returns whether both are there */
+  #useMark(): boolean {
+    const mark = this.#mark;
+    if (!mark || this.#loads < mark.checkpoint) return false;
+    this.#mark = undefined;
+    this.#stoppedNs = mark.atNs;
+    this.#shadow.forget(mark.readInput, keptInputs);
+    this.#send({ type: 'log-marked', checkpoint: mark.checkpoint });
+    return true;
   }
 
   /** The VM runs from its last commit, or goes on as it was: gives it what it missed. */

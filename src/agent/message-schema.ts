@@ -20,7 +20,8 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('request-failover') }),
   z.strictObject({ type: z.literal('request-checkpoint') }),
   z.strictObject({ type: z.literal('log-begin'), epoch: z.string().regex(/^[0-7][0-9a-f]{15}$/), nextInput: count }),
-  z.strictObject({ type: z.literal('log-mark'), readInput: count, round: z.number().int().min(0).max(0xff_ffff) }),
+  z.strictObject({ type: z.literal('log-mark'), checkpoint: count, readInput: count, round: z.number().int().min(0).max(0xff_ffff) }),
+  z.strictObject({ type: z.literal('log-marked'), checkpoint: count }),
   z.strictObject({ type: z.literal('secondary-wish'), active: z.boolean(), forward: z.enum(['all', 'dirty', 'none']) }),
 ]);
 

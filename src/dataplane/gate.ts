@@ -170,10 +170,11 @@ export class Gate {
   /**
    * Up to which number the VM has read its inputs, or a little less, never more.
    * The tap counts a packet as transmitted when QEMU reads it.
+   * @param diverted inputs that passed the gate and did not reach the tap: see Shadow.divertedInputs
    */
-  readInputs(): bigint {
+  readInputs(diverted: bigint): bigint {
     const { unnumbered_inputs, input_iseq } = this.#objects.globals.bss;
-    const read = transmitted(this.#options.tap) - this.#readBefore - unnumbered_inputs.get();
+    const read = transmitted(this.#options.tap) - this.#readBefore - unnumbered_inputs.get() + diverted;
     const newest = input_iseq.get();
     return read < 0n ? 0n : read < newest ? read : newest;
   }

@@ -221,11 +221,13 @@ export class Shadow {
     this.#setMode('off');
   }
 
+  /** Inputs that passed the gate and did not reach the VM: dropped here, or at the log's end, from where they pass the gate again. */
+  divertedInputs(): bigint {
+    return this.#count(ShadowCounter.SHADOW_LIVE_LOGGED) + this.#count(ShadowCounter.SHADOW_IN_DROPPED);
+  }
+
   stats(): ShadowStats {
-    const count = (which: ShadowCounter): number => {
-      const perCpu = this.#objects.maps.counters.lookup(which) ?? [];
-      return Number(perCpu.reduce((sum, packets) => sum + packets, 0n));
-    };
+    const count = (which: ShadowCounter): number => Number(this.#count(which));
     return {
       mode: this.#mode,
       log: this.#log.stats(),
@@ -249,6 +251,11 @@ export class Shadow {
       opaquePackets: count(ShadowCounter.SHADOW_OPAQUE),
       untrackedPackets: count(ShadowCounter.SHADOW_FLOWS_FULL),
     };
+  }
+
+  #count(which: ShadowCounter): bigint {
+    const perCpu = this.#objects.maps.counters.lookup(which) ?? [];
+    return perCpu.reduce((sum, packets) => sum + packets, 0n);
   }
 
   /** Ends the log. The programs stay on the VM's tap as they are, and go with it. */

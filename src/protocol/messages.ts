@@ -62,23 +62,30 @@ export interface LogBegin {
 /**
  * Primary to secondary: the VM has stopped for a checkpoint, and had read these
  * inputs. Once that checkpoint is loaded, the log begins behind them: replayed,
- * they would happen twice.
+ * they would happen twice. Checkpoints count from 1, the copy of the VM not.
  */
 export interface LogMark {
   type: 'log-mark';
+  checkpoint: number;
   readInput: number;
   /** Another one for each checkpoint, of 24 bits: what your VM says once it has loaded this one carries it. */
   round: number;
 }
 
+/**
+ * Secondary to primary: that checkpoint is loaded, and the log begins behind its
+ * mark. Without this a checkpoint does not commit.
+ */
+export interface LogMarked { type: 'log-marked'; checkpoint: number }
+
 /** Primary to secondary: whether your VM is to run between checkpoints, and which of its outputs I want. */
 export interface SecondaryWish { type: 'secondary-wish'; active: boolean; forward: Forwarding }
 
 /** About inputs and shadow outputs; nothing in the pair's life depends on it. */
-export type LogMessage = LogBegin | LogMark | SecondaryWish;
+export type LogMessage = LogBegin | LogMark | LogMarked | SecondaryWish;
 
 export type PeerMessage = Message | LogMessage;
 
 export function isLogMessage(message: PeerMessage): message is LogMessage {
-  return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'secondary-wish';
+  return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'log-marked' || message.type === 'secondary-wish';
 }
