@@ -1,7 +1,6 @@
 /** What must hold in every run, noted as soon as it does not. */
 
 import type { Client, Operation } from './client.js';
-import type { Output } from './gate.js';
 import { contradiction } from './history.js';
 import { hostNames, type HostName } from './network.js';
 import type { Host } from './host.js';
@@ -28,6 +27,7 @@ export class Checks {
 
   fail(text: string): void {
     if (this.failure !== undefined) return;
+    this.#world.stop();
     this.failure = `${(this.#world.nowUs / 1000).toFixed(3)} ms: ${text}`;
     this.#world.log('FAILURE', () => text);
   }
@@ -44,9 +44,8 @@ export class Checks {
   }
 
   /** A packet of a VM of `host` reaches the clients' network. */
-  onOutput(output: Output, host: Host, other: Host): void {
+  onOutput(speaker: string, host: Host, other: Host): void {
     const { nowUs } = this.#world;
-    const { speaker } = output;
     if (other.gate.speaks && other.qemu?.guest) this.#both(`${speaker} speaks, and ${other.qemu.name} may speak too`, nowUs);
     const known = this.#speakers.find(({ name }) => name === speaker);
     if (!known) {
@@ -70,8 +69,8 @@ export class Checks {
     return !this.split && !this.#unheard && this.vmLost === undefined;
   }
 
-  onDenied(client: Client): void {
-    if (this.consistent) this.fail(`the VM does not know of request ${client.answered} of client ${client.id}, which was answered`);
+  onBroken(text: string): void {
+    if (this.consistent) this.fail(text);
   }
 
   checkHistory(): void {
@@ -90,7 +89,7 @@ export class Checks {
     }
     if (!this.consistent) return;
     for (const client of clients) {
-      if (client.lastAnswerUs < sinceUs) this.fail(`client ${client.id} has no answer since ${((sinceUs) / second).toFixed(1)} s: ${states}`);
+      if (client.lastNewsUs < sinceUs) this.fail(`client ${client.id} (connection ${client.conn}) has heard nothing since ${((sinceUs) / second).toFixed(1)} s: ${states}`);
     }
   }
 }

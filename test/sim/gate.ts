@@ -1,51 +1,92 @@
 /**
- * A host's gate: as bpf/gate.bpf.c and addon/tap-hold do it. The gate itself is
- * the kernel's and outlives its agent; what is held does not.
+ * A host's gate: as bpf/gate.bpf.c, bpf/mirror.h and addon/tap-hold do it. The
+ * gate itself is the kernel's and outlives its agent; what is held does not.
  */
 
+import { Flows, type FlowRules } from './flow.js';
+import type { Entry } from './input-log.js';
+import type { Segment } from './packet.js';
 import type { Process } from './process.js';
-import type { World } from './world.js';
+import type { Tap } from './vm.js';
+import { ms, type Task, type World } from './world.js';
 
-/** A packet of the VM to a client. */
-export interface Output {
-  client: number;
-  seq: number;
-  /** What the VM answers; undefined: it knows of no such connection. */
-  value: number | undefined;
+/** Broken on purpose. */
+export interface GateRules extends FlowRules {
+  /** What was mirrored counts as logged. */
+  ackBeforeLogging?: boolean;
+}
+
+export interface GateEvents {
+  /** Past the gate, on its way to clients. */
+  out: (s: Segment, speaker: string) => void;
+  mirror: (entry: Entry) => void;
+}
+
+interface Held {
+  segment: Segment;
   /** Which QEMU said it. */
   speaker: string;
-  /** When the tap got it: CLOCK_MONOTONIC nanoseconds. */
-  timeNs: bigint;
+  timeUs: number;
+  /** The input that it waits for; 0: it waits for a commit. */
+  needsIseq: number;
+  /** It has left, though older ones still wait. */
+  gone: boolean;
 }
+
+/** kPatienceNs */
+const patienceUs = 10 * ms;
 
 export class Gate {
   mode: 'pass' | 'protected' | 'closed' = 'closed';
   leaseUntilNs = 0n;
   onNotice: (notice: 'held' | 'limit', oldestNs: bigint) => void = () => {};
   readonly #world: World;
-  readonly #deliver: (output: Output) => void;
+  readonly #tap: Tap;
+  readonly #declared: readonly boolean[];
+  readonly #rules: GateRules;
+  readonly #events: GateEvents;
   #holder: Process | undefined;
-  #held: Output[] = [];
-  #watermarkNs = 0n;
-  #noticed = new Set<'held' | 'limit'>();
+  #held: Held[] = [];
+  #watermarkUs = 0;
+  readonly #noticed = new Set<'held' | 'limit'>();
+  #patience: Task | undefined;
+  #flows: Flows;
+  #inputIseq = 0;
+  #unnumbered = 0;
+  #readBefore = 0;
+  #opened = false;
+  #logEpoch = 0;
 
-  constructor(world: World, deliver: (output: Output) => void) {
+  constructor(world: World, tap: Tap, declared: readonly boolean[], rules: GateRules, events: GateEvents) {
     this.#world = world;
-    this.#deliver = deliver;
+    this.#tap = tap;
+    this.#declared = declared;
+    this.#rules = rules;
+    this.#events = events;
+    this.#flows = new Flows(declared, rules);
   }
 
   /** A new agent's gate takes the place of an earlier one's. */
   open(holder: Process): void {
     this.#holder = holder;
     this.mode = 'closed';
+    this.leaseUntilNs = 0n;
     this.#held = [];
-    this.#watermarkNs = 0n;
+    this.#watermarkUs = 0;
     this.#noticed.clear();
+    this.#patience = undefined;
+    this.#flows = new Flows(this.#declared, this.#rules);
+    this.#inputIseq = this.#unnumbered = this.#logEpoch = 0;
+    this.#opened = false;
     holder.whenDead(() => { this.#held = []; });
   }
 
   setMode(mode: Gate['mode']): void {
-    if (mode === 'protected' && this.mode !== 'protected') this.#watermarkNs = 0n;
+    if (mode !== 'closed' && !this.#opened) {
+      this.#opened = true;
+      this.#readBefore = this.#tap.read;
+    }
+    if (mode === 'protected' && this.mode !== 'protected') this.#watermarkUs = 0;
     this.mode = mode;
   }
 
@@ -54,34 +95,71 @@ export class Gate {
     return this.mode === 'pass' || (this.mode === 'protected' && this.#world.nowNs < this.leaseUntilNs);
   }
 
-  /** True if the VM may have this packet. */
-  admits(): boolean {
-    return this.mode !== 'closed';
+  // ---- input, and its log --------------------------------------------------
+
+  /** gate_in. @returns whether it may go on to the VM */
+  in(s: Segment): boolean {
+    if (this.mode === 'closed') return false;
+    const numbered = this.mode === 'protected';
+    const iseq = numbered ? ++this.#inputIseq : 0;
+    if (!numbered) this.#unnumbered++;
+    const write = this.#flows.input(s, iseq, this.#world.nowUs);
+    if (!numbered) return true;
+    if (this.#rules.ackBeforeLogging) this.acked(this.#logEpoch, iseq);
+    this.#events.mirror({ iseq, segment: s, write });
+    return true;
   }
 
-  /** The VM says something. */
-  out(output: Output, released = false): void {
-    if (this.mode === 'pass') return this.#deliver(output);
-    if (this.mode === 'closed' || this.#world.nowNs >= this.leaseUntilNs) return;
-    if (released) return this.#deliver(output);
+  /** mirror_acked */
+  acked(epoch: number, iseq: number): void {
+    if (this.#logEpoch === 0 || epoch !== this.#logEpoch || iseq > this.#inputIseq) return;
+    if (iseq <= this.#flows.loggedIseq) return;
+    this.#flows.loggedIseq = iseq;
+    if (this.#held.some(({ needsIseq }) => needsIseq > 0)) this.#holder?.later(5, () => this.#work());
+  }
+
+  /** @returns the number that the first mirrored input will have */
+  beginLog(epoch: number): number {
+    this.#logEpoch = epoch;
+    this.#flows.loggedIseq = this.#inputIseq;
+    return this.#inputIseq + 1;
+  }
+
+  readInputs(diverted: number): number {
+    const read = this.#tap.read - this.#readBefore - this.#unnumbered + diverted;
+    return Math.max(0, Math.min(read, this.#inputIseq));
+  }
+
+  // ---- output --------------------------------------------------------------
+
+  /** gate_out: the VM says something, or what it said is given back. */
+  out(s: Segment, speaker: string, released = false): void {
+    const { nowUs, nowNs } = this.#world;
+    if (this.mode === 'pass') {
+      if (!released) this.#flows.output(s, false, nowUs);
+      return this.#events.out(s, speaker);
+    }
+    if (this.mode === 'closed' || nowNs >= this.leaseUntilNs) return;
+    if (released) return this.#events.out(s, speaker);
+    const needsIseq = this.#flows.output(s, true, nowUs);
+    if (needsIseq === true) return this.#events.out(s, speaker);
     const holder = this.#holder;
     if (!holder?.alive) return; // its tap is gone with it
-    const held = { ...output, timeNs: this.#world.nowNs };
     holder.later(5, () => {
-      this.#held.push(held);
+      this.#held.push({ segment: s, speaker, timeUs: nowUs, needsIseq, gone: false });
       this.#work();
     });
   }
 
-  release(upToNs: bigint): void {
-    this.#watermarkNs = upToNs;
-    this.#noticed.clear();
-    // The hold thread's own time: it may be stopped before it gets to it.
-    this.#holder?.later(this.#world.random.delay(5, 300), () => this.#work());
+  /** A commit, of a checkpoint that stopped then. */
+  commit(stopNs: bigint): void {
+    const stopUs = Number(stopNs / 1000n);
+    this.#flows.commit(stopUs);
+    this.#releaseUpTo(stopUs);
   }
 
   releaseAll(): void {
-    this.release(1n << 62n);
+    this.#releaseUpTo(Infinity);
   }
 
   discard(): void {
@@ -89,14 +167,46 @@ export class Gate {
     this.#noticed.clear();
   }
 
+  #releaseUpTo(timeUs: number): void {
+    this.#watermarkUs = timeUs;
+    this.#noticed.clear();
+    // The hold thread's own time: it may be stopped before it gets to it.
+    this.#holder?.later(this.#world.random.delay(5, 300), () => this.#work());
+  }
+
+  /** The hold thread's round: what may leave leaves. */
   #work(): void {
-    while (this.#held[0] && this.#held[0].timeNs <= this.#watermarkNs) this.out(this.#held.shift()!, true);
+    const flows = this.#flows;
+    for (let first = this.#held[0]; first && first.timeUs <= this.#watermarkUs; first = this.#held[0]) {
+      this.#held.shift();
+      this.out(first.segment, first.speaker, true);
+    }
+    flows.drainedUs = this.#watermarkUs;
+    for (const held of this.#held) {
+      if (held.needsIseq === 0) continue;
+      if (held.needsIseq > flows.loggedIseq) break;
+      held.gone = true;
+      this.out(held.segment, held.speaker, true);
+      flows.unloggedDrainedUs = held.timeUs;
+    }
+    this.#held = this.#held.filter(({ gone }) => !gone);
+    this.#notice();
+  }
+
+  #notice(): void {
     const oldest = this.#held[0];
     if (!oldest) return;
+    const waits = this.#held.some(({ needsIseq }) => needsIseq === 0) || this.#world.nowUs >= oldest.timeUs + patienceUs;
+    if (!waits) {
+      this.#patience ??= this.#holder?.later(patienceUs, () => {
+        this.#patience = undefined;
+        this.#notice();
+      });
+    }
     for (const notice of ['held', 'limit'] as const) {
-      if (this.#noticed.has(notice) || (notice === 'limit' && this.#held.length < 6)) continue;
+      if (this.#noticed.has(notice) || !(notice === 'limit' ? this.#held.length >= 12 : waits)) continue;
       this.#noticed.add(notice);
-      this.onNotice(notice, oldest.timeNs);
+      this.onNotice(notice, BigInt(oldest.timeUs) * 1000n);
     }
   }
 }

@@ -3,24 +3,35 @@
  * state machine decides is carried out on the simulated gate, QEMU and network.
  */
 
+import { isLogMessage, type PeerMessage } from '../../src/protocol/messages.js';
 import { initialState, isProtected, step, type Effect, type PairConfig, type PairEvent, type PairState, type Role, type TimerName } from '../../src/protocol/pair.js';
-import { Gate, type Output } from './gate.js';
+import { Gate, type GateRules } from './gate.js';
+import { Guest } from './guest.js';
+import { InputReplication, type ReplicationRules } from './input-replication.js';
 import type { End, HostName, Network } from './network.js';
+import type { Segment } from './packet.js';
 import { Process } from './process.js';
 import { Session, type SessionRules } from './session.js';
-import { Qemu, type QemuEvent, type Relay, type Request } from './vm.js';
+import { Shadow, type ShadowRules } from './shadow.js';
+import { Qemu, Tap, type QemuEvent, type Relay } from './vm.js';
 import { cancel, ms, type Task, type World } from './world.js';
 
-/** The protocol's own step, or one that was broken on purpose. */
-export type Rules = SessionRules & { step: typeof step };
+/** The protocol's own step, or one that was broken on purpose, and so with all the other rules. */
+export type Rules = SessionRules & GateRules & ShadowRules & ReplicationRules & { step: typeof step };
 
 export interface Remembered { role: Role; generation: number; mayRunAlone: boolean }
 
 export interface HostEvents {
-  deliver: (output: Output) => void;
+  /** A packet of the VM, said by this QEMU, on its way to clients. */
+  deliver: (s: Segment, speaker: string) => void;
+  /** What this host knows of connections that a takeover has translated is about to be lost, or of no more use. */
+  onForget: (conns: readonly number[]) => void;
   /** A VM is started from nothing. */
   onColdBoot: (host: Host, qemu: Qemu) => void;
 }
+
+/** Of a tap. */
+const longestQueue = 500;
 
 export class Host {
   readonly name: HostName;
@@ -28,7 +39,10 @@ export class Host {
   readonly network: Network;
   readonly config: PairConfig;
   readonly rules: Rules;
+  readonly tap = new Tap();
   readonly gate: Gate;
+  readonly shadow: Shadow;
+  peer!: Host;
   /** Everything that ever ran here, the last one possibly still. */
   readonly qemus: Qemu[] = [];
   agent: Agent | undefined;
@@ -44,7 +58,7 @@ export class Host {
   onStop: () => void = () => {};
   readonly events: HostEvents;
 
-  constructor(world: World, network: Network, name: HostName, config: PairConfig, rules: Rules, events: HostEvents) {
+  constructor(world: World, network: Network, name: HostName, config: PairConfig, rules: Rules, declared: readonly boolean[], events: HostEvents) {
     this.world = world;
     this.network = network;
     this.name = name;
@@ -52,7 +66,14 @@ export class Host {
     this.rules = rules;
     this.events = events;
     this.wallOffsetUs = world.random.int(1, 1e9);
-    this.gate = new Gate(world, events.deliver);
+    this.shadow = new Shadow(rules);
+    this.gate = new Gate(world, this.tap, declared, rules, {
+      out: (s, speaker) => {
+        const seen = this.shadow.out(s);
+        if (seen) events.deliver(seen, speaker);
+      },
+      mirror: (entry) => network.datagram(name, () => this.peer.agent?.inputs.log.arrive(entry)),
+    });
   }
 
   get qemu(): Qemu | undefined {
@@ -67,14 +88,35 @@ export class Host {
 
   launch(guest: Qemu['guest']): Qemu {
     const name = `vm-${this.name}${this.qemus.length + 1}`;
-    const qemu = new Qemu(this.world, name, this.gate, () => this.world.nowUs + this.wallOffsetUs, guest);
+    const qemu = new Qemu(this.world, name, this.tap, (s, speaker) => this.gate.out(s, speaker), () => this.world.nowUs + this.wallOffsetUs, guest);
     this.qemus.push(qemu);
     return qemu;
   }
 
   /** A client's packet on this host's bridge. */
-  receive(request: Request): void {
-    if (this.powered && this.gate.admits()) this.qemu?.input(() => this.qemu?.receive(request));
+  receive(s: Segment): void {
+    this.#in(s, false);
+  }
+
+  /** From the input log. */
+  inject(s: Segment): void {
+    this.#in(s, true);
+  }
+
+  /** Through the tunnel: what this host has in its log. */
+  acknowledge(epoch: number, iseq: number): void {
+    this.network.datagram(this.name, () => this.peer.gate.acked(epoch, iseq));
+  }
+
+  #in(s: Segment, replay: boolean): void {
+    if (!this.powered || !this.gate.in(s)) return;
+    const seen = this.shadow.in(s, replay);
+    if (seen === undefined) return;
+    if (seen === 'log') return this.agent?.inputs.log.arriveLive(s);
+    const { qemu } = this;
+    if (!qemu || this.tap.queue.length >= longestQueue) return;
+    this.tap.queue.push(seen);
+    qemu.input(() => qemu.poll());
   }
 
   powerOff(): void {
@@ -96,6 +138,7 @@ export class Host {
 
 export class Agent {
   readonly process: Process;
+  readonly inputs: InputReplication;
   state: PairState;
   readonly #host: Host;
   readonly #session: Session;
@@ -114,13 +157,15 @@ export class Agent {
     this.#host = host;
     this.process = new Process(world, `${host.name}${++host.agents}`);
     this.state = initialState(role);
+    host.events.onForget(host.shadow.translated);
     host.gate.open(this.process);
+    this.inputs = new InputReplication(host, this.process, (message) => this.#session.send(message));
     host.gate.onNotice = (notice, oldestNs) => this.#input(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' });
     const adopted = host.qemu;
     if (adopted) this.#watch(adopted);
     this.#session = new Session(world, host.network, host.name, this.process, host.rules, {
       onUp: () => this.dispatch({ type: 'peer-up' }),
-      onMessage: (message) => this.dispatch({ type: 'message', message }),
+      onMessage: (message) => this.#onMessage(message),
       onLost: (reason) => this.dispatch({ type: 'peer-lost', reason }),
       onUnreached: (sign, reason) => this.dispatch({ type: 'peer-unreached', sign, reason }),
       onAck: (sentNs) => this.dispatch({ type: 'heartbeat-acked', sentNs }),
@@ -143,6 +188,11 @@ export class Agent {
 
   command(command: 'checkpoint' | 'failover' | 'start-alone' | 'stop'): void {
     this.#input({ type: 'command', command });
+  }
+
+  #onMessage(message: PeerMessage): void {
+    if (isLogMessage(message)) this.inputs.onMessage(message);
+    else this.dispatch({ type: 'message', message });
   }
 
   /** An event from another thread or process. */
@@ -187,14 +237,16 @@ export class Agent {
       case 'hang-up': return this.#session.hangUp();
       case 'send': return this.#session.send(effect.message);
       case 'start-vm':
+        this.inputs.turnOff();
         return this.#inTurn(20 * ms, 100 * ms, () => {
           const running = this.#host.qemu;
           if (running) return running.dropSecondary(() => {});
-          const qemu = this.#host.launch({ counter: 0, answered: new Map() });
+          const qemu = this.#host.launch(new Guest());
           this.#host.events.onColdBoot(this.#host, qemu);
           this.#watch(qemu);
         });
       case 'start-incoming-vm':
+        this.inputs.expectCopy();
         return this.#inTurn(20 * ms, 100 * ms, () => {
           this.#watch(this.#host.launch(undefined));
           this.dispatch({ type: 'vm-listening' });
@@ -207,8 +259,12 @@ export class Agent {
           this.#watched = undefined;
           doomed?.kill();
         });
-      case 'migrate': return this.#inTurn(0, 1 * ms, () => this.#migrate());
-      case 'trigger-checkpoint': return this.#qemu('Starting a checkpoint', (qemu) => qemu.checkpoint((reason) => this.#failed('Starting a checkpoint', reason)));
+      case 'migrate':
+        this.inputs.begin();
+        return this.#inTurn(0, 1 * ms, () => this.#migrate());
+      case 'trigger-checkpoint':
+        this.inputs.checkpointAsked();
+        return this.#qemu('Starting a checkpoint', (qemu) => qemu.checkpoint((reason) => this.#failed('Starting a checkpoint', reason)));
       case 'drop-secondary':
         this.#closeRelay();
         if (!this.#host.qemu) return this.#input({ type: 'drop-failed', reason: 'there is no QEMU' });
@@ -217,11 +273,16 @@ export class Agent {
         this.#closeRelay();
         const { qemu } = this.#host;
         if (!qemu) return void this.process.afterInputs(() => this.dispatch({ type: 'takeover-failed', reason: 'there is no QEMU' }));
-        return qemu.takeOver((failure) => this.#input(failure === undefined ? { type: 'took-over' } : { type: 'takeover-failed', reason: failure }));
+        return qemu.takeOver((failure) => this.process.input(() => {
+          if (failure !== undefined) return this.dispatch({ type: 'takeover-failed', reason: failure });
+          this.#host.events.onForget(this.#host.peer.shadow.translated);
+          this.dispatch({ type: 'took-over' });
+          this.inputs.takeOver();
+        }));
       }
       case 'pause-vm': return this.#qemu('Pausing the secondary VM', (qemu) => qemu.pause());
       case 'gate': return gate.setMode(effect.mode);
-      case 'release': return gate.release(effect.upToNs);
+      case 'release': return gate.commit(effect.upToNs);
       case 'release-all': return gate.releaseAll();
       case 'discard': return gate.discard();
       case 'persist': {
@@ -309,9 +370,13 @@ export class Agent {
       case 'stopped': {
         // Converted by what the clocks show now: a step since the stamp was made goes unseen.
         const stampNs = BigInt(event.wallUs - this.#host.wallOffsetUs) * 1000n;
+        if (this.state.checkpoint && this.state.checkpoint.stopNs === undefined) this.inputs.stopped(Number(stampNs / 1000n));
         return this.dispatch({ type: 'vm-stopped', stampNs, receivedNs: nowNs });
       }
-      case 'resumed': return this.dispatch({ type: 'vm-resumed', receivedNs: nowNs });
+      case 'resumed':
+        if (this.state.role === 'primary') return this.inputs.whenMarked(() => this.dispatch({ type: 'vm-resumed', receivedNs: nowNs }));
+        if (this.state.phase !== 'taking-over') this.inputs.loaded();
+        return this.dispatch({ type: 'vm-resumed', receivedNs: nowNs });
       case 'colo-entered': return this.dispatch({ type: 'colo-entered' });
       case 'colo-exit': return this.dispatch({ type: 'colo-exit', reason: 'error' });
       case 'exited': return this.dispatch({ type: 'vm-exited', clean: false, reason: 'killed' });

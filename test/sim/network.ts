@@ -112,6 +112,8 @@ export class End {
 
 export class Network {
   readonly world: World;
+  /** Share of the tunnel's packets that are lost. */
+  readonly loss: number;
   readonly #blocked = new Set<HostName>();
   readonly #unpowered = new Set<HostName>();
   readonly #listeners = new Map<HostName, { process: Process; accept: (end: End) => void }>();
@@ -122,8 +124,9 @@ export class Network {
   /** While nothing passes between two hosts that live, each may think the other dead. */
   apartSinceUs: number | undefined;
 
-  constructor(world: World) {
+  constructor(world: World, loss: number) {
     this.world = world;
+    this.loss = loss;
   }
 
   listen(host: HostName, process: Process, accept: (end: End) => void): void {
@@ -148,6 +151,18 @@ export class Network {
       owner.input(() => done(near));
     };
     this.world.after(this.delayUs(from) + this.delayUs(to), attempt);
+  }
+
+  /** Through the tunnel: it may be lost, late or doubled. */
+  datagram(from: HostName, arrive: () => void): void {
+    const { random } = this.world;
+    const to = otherHost(from);
+    for (let copies = random.chance(0.01) ? 2 : 1; copies > 0; copies--) {
+      if (random.chance(this.loss)) continue;
+      this.world.after(random.delay(50, 400) + (random.chance(0.02) ? random.int(0, 3 * ms) : 0) + this.#slowUs, () => {
+        if (this.passes(from, to)) arrive();
+      });
+    }
   }
 
   passes(from: HostName, to: HostName): boolean {

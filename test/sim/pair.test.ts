@@ -3,8 +3,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { scenarios } from './faults.js';
-import { contradiction } from './history.js';
-import type { Operation } from './client.js';
 import { simulate } from './simulation.js';
 import { variants } from './variants.js';
 
@@ -45,20 +43,5 @@ for (const { name, rules, scenario } of variants) {
     assert.unreachable(`not found in ${seedsPerVariant} seeds`);
   });
 }
-
-const operation = (client: number, seq: number, op: Operation['op'], value: number, calledUs: number, answeredUs: number): Operation =>
-  ({ client, seq, op, value, calledUs, answeredUs });
-
-test('histories of one counter are accepted, overlapping ones in any order', () => {
-  assert.is(contradiction([]), undefined);
-  assert.is(contradiction([operation(0, 1, 'raise', 1, 0, 10), operation(1, 1, 'read', 1, 11, 20), operation(0, 2, 'raise', 2, 12, 30)]), undefined);
-  assert.is(contradiction([operation(0, 1, 'raise', 2, 0, 10), operation(1, 1, 'raise', 1, 5, 20), operation(2, 1, 'read', 0, 0, 20)]), undefined);
-});
-
-test('histories that no counter could have had are not', () => {
-  assert.match(String(contradiction([operation(0, 1, 'raise', 1, 0, 10), operation(1, 1, 'raise', 1, 20, 30)])), /both raised/);
-  assert.match(String(contradiction([operation(0, 1, 'raise', 5, 0, 10), operation(1, 1, 'read', 4, 11, 30)])), /answered 4 after/);
-  assert.match(String(contradiction([operation(0, 1, 'read', 5, 0, 10), operation(1, 1, 'raise', 5, 11, 30)])), /answered 5 after/);
-});
 
 test.run();

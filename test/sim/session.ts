@@ -4,7 +4,7 @@
  * heartbeat is the real one.
  */
 
-import type { Message } from '../../src/protocol/messages.js';
+import type { PeerMessage } from '../../src/protocol/messages.js';
 import { heartbeatWakeNs, startHeartbeat, stepHeartbeat, type HeartbeatEvent, type HeartbeatState } from '../../src/peer/heartbeat-state.js';
 import { connectTimeoutUs, type End, type HostName, type Network } from './network.js';
 import type { Process } from './process.js';
@@ -12,7 +12,7 @@ import { cancel, second, type Task, type World } from './world.js';
 
 export interface SessionEvents {
   onUp: () => void;
-  onMessage: (message: Message) => void;
+  onMessage: (message: PeerMessage) => void;
   onLost: (reason: string) => void;
   onUnreached: (sign: 'absent' | 'refused' | 'silent', reason: string) => void;
   onAck: (sentNs: bigint) => void;
@@ -85,7 +85,7 @@ export class Session {
     this.#call('checkpoint', done);
   }
 
-  send(message: Message): void {
+  send(message: PeerMessage): void {
     this.#control?.send(message);
   }
 
@@ -162,7 +162,7 @@ export class Session {
 
   #useControl(end: End): void {
     this.#control = end;
-    end.read((message) => this.#events.onMessage(message as Message), () => {
+    end.read((message) => this.#events.onMessage(message as PeerMessage), () => {
       if (this.#control === end) this.#broken('the control connection broke');
     });
   }

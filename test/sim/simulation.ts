@@ -5,7 +5,9 @@ import { Checks } from './checks.js';
 import { Client } from './client.js';
 import { mendedAtMs, planFaults, scenarios, scheduleFaults, type Fault, type Scenario } from './faults.js';
 import { Host, type Rules } from './host.js';
+import { planLoad } from './load.js';
 import { hostNames, Network, otherHost, type HostName } from './network.js';
+import { clientOf, describeSegment } from './packet.js';
 import { Random } from './random.js';
 import { ms, second, World } from './world.js';
 
@@ -45,31 +47,44 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   const { random } = world;
   const scenario = options.scenario ?? scenarios[seed % scenarios.length]!;
   const rules: Rules = { intervalMs, missed, step, ...options.rules };
-  const network = new Network(world);
+  const load = planLoad(random, scenario);
+  const network = new Network(world, load.mirrorLoss);
   const checks = new Checks(world);
   const faults = planFaults(world, scenario);
   const unreached = new Set<HostName>();
   const pairConfig = { ...config, pauseSecondary: random.chance(0.7), holdMs: random.pick([0, 5, 20]) };
 
-  const clients = Array.from({ length: random.int(1, 3) }, (_, id) => new Client(world, id, (request) => {
-    for (const host of [hosts.a, hosts.b]) {
-      if (random.chance(0.01)) continue;
-      world.after(random.delay(50, 500), () => {
-        if (!unreached.has(host.name)) host.receive(request);
-      });
-    }
-  }, (operation) => checks.history.push(operation)));
+  const { clients: count, habits, declared } = load;
+  let requests = 0;
+  const clients = Array.from({ length: count }, (_, id) => new Client(world, id, habits, {
+    send: (s) => {
+      world.log('clients', () => describeSegment(s));
+      for (const host of [hosts.a, hosts.b]) {
+        if (random.chance(load.loss)) continue;
+        world.after(random.delay(50, 500), () => {
+          if (!unreached.has(host.name)) host.receive(s);
+        });
+      }
+    },
+    onCall: (operation) => checks.history.push(operation),
+    onBroken: (text) => checks.onBroken(text),
+    nextId: () => ++requests,
+  }));
 
-  const makeHost = (name: HostName): Host => new Host(world, network, name, { ...pairConfig, host: name }, rules, {
-    deliver: (output) => {
+  const makeHost = (name: HostName): Host => new Host(world, network, name, { ...pairConfig, host: name }, rules, declared, {
+    deliver: (s, speaker) => {
       if (unreached.has(name)) return;
-      checks.onOutput(output, hosts[name], hosts[otherHost(name)]);
-      if (random.chance(0.01)) return;
-      const client = clients[output.client];
-      world.after(random.delay(50, 500), () => {
-        client?.hear(output);
-        if (client?.denied) checks.onDenied(client);
-      });
+      checks.onOutput(speaker, hosts[name], hosts[otherHost(name)]);
+      world.log(speaker, () => describeSegment(s));
+      if (random.chance(load.loss)) return;
+      world.after(random.delay(50, 500), () => clients[clientOf(s.conn)]?.hear(s));
+    },
+    // Translated a second time they are not: the README says so.
+    onForget: (conns) => {
+      for (const conn of conns) {
+        const client = clients[clientOf(conn)];
+        if (client?.conn === conn) client.abandon();
+      }
     },
     onColdBoot: (host) => {
       if (clients.every(({ answered }) => answered === 0)) return;
@@ -77,7 +92,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
       const generation = host.agent?.state.generation ?? 0;
       const copies = [hosts.a, hosts.b].filter(({ qemu, agent }) => qemu !== host.qemu && agent?.process.alive
         && agent.state.generation >= generation && agent.state.phase !== 'syncing'
-        && clients.every(({ id, answered }) => answered <= (qemu?.guest?.answered.get(id)?.seq ?? -1)));
+        && clients.every(({ id, answeredWrite }) => qemu?.guest?.remembers(id, answeredWrite)));
       if (copies.length > 0) checks.fail(`${host.name} starts the VM anew, though a copy lives`);
       else if (doomed.protected === 1 && doomed.total === 1) checks.fail(`${host.name} starts the VM anew: one loss was too many`);
       else checks.vmLost ??= `started anew at ${host.name}`;
@@ -85,6 +100,8 @@ export function simulate(seed: number, options: Options = {}): Outcome {
     },
   });
   const hosts: Record<HostName, Host> = { a: makeHost('a'), b: makeHost('b') };
+  hosts.a.peer = hosts.b;
+  hosts.b.peer = hosts.a;
 
   // How many VMs died by faults, and how many of them while the pair was protected.
   const doomed = { total: 0, protected: 0 };
@@ -110,7 +127,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
       else if (killedUs === undefined && wasProtected) {
         killedUs = world.nowUs;
         world.after(longestSilenceMs * ms, () => {
-          if (checks.history.every(({ answeredUs }) => answeredUs < killedUs! + 10 * ms)) checks.fail(`no answer for ${longestSilenceMs} ms after a single loss`);
+          if (clients.every(({ lastNewsUs }) => lastNewsUs < killedUs! + 10 * ms)) checks.fail(`no answer for ${longestSilenceMs} ms after a single loss`);
         });
       }
       if (world.nowUs < mendedAtMs * ms) world.after(ms, watch);
@@ -130,6 +147,8 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   world.log('world', () => 'all faults are mended');
   network.heal();
   unreached.clear();
+  // From here on only that it goes on is of interest.
+  for (const client of clients) client.habits = { ...habits, thinkMs: Math.max(habits.thinkMs, 400) };
   for (const name of hostNames) {
     const host = hosts[name];
     host.powerOn();
@@ -150,7 +169,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
     seed, scenario, faults, failure: checks.failure, split: checks.split, vmLost: checks.vmLost !== undefined,
     takeovers: Math.max(...hostNames.map((name) => hosts[name].agent?.state.generation ?? 0)),
     commits: Math.max(...hostNames.map((name) => hosts[name].agent?.state.commits ?? 0)),
-    answers: checks.history.length, trace: (end < 0 ? world.trace : world.trace?.slice(0, end + 1)) ?? [],
+    answers: clients.reduce((sum, { answered }) => sum + answered, 0), trace: (end < 0 ? world.trace : world.trace?.slice(0, end + 1)) ?? [],
   };
 }
 

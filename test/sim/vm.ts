@@ -1,24 +1,17 @@
 /**
- * A simulated QEMU. Its guest is a counter that clients read and raise over
- * connections of their own; its COLO is QEMU's, as the design describes it.
+ * A simulated QEMU: it reads its tap, lets its guest work, and copies it. Its
+ * COLO is QEMU's, as the design describes it.
  */
 
+import type { Guest } from './guest.js';
+import type { Segment } from './packet.js';
 import { Process } from './process.js';
-import type { Gate } from './gate.js';
-import { ms, type World } from './world.js';
+import { cancel, ms, type Task, type World } from './world.js';
 
-export interface Request {
-  client: number;
-  /** Counts the requests of this client's one connection, from 1. */
-  seq: number;
-  op: 'raise' | 'read';
-}
-
-/** The guest's whole state: what a checkpoint copies. */
-export interface Guest {
-  counter: number;
-  /** The last request of each connection and its answer, for when it is sent again. */
-  answered: Map<number, { seq: number; value: number }>;
+/** The VM's tap: what waits in it, and how many packets QEMU has read from it. */
+export class Tap {
+  read = 0;
+  queue: Segment[] = [];
 }
 
 /** As src/agent/vm.ts tells it; the stamp is the wall clock's. */
@@ -37,62 +30,90 @@ export interface Relay {
 
 type Stream = { type: 'state'; guest: Guest } | { type: 'loaded' };
 
+const retransmitUs = 200 * ms;
+const delayedAckUs = 40 * ms;
+
 export class Qemu extends Process {
   /** Undefined: empty, waiting for a state. */
   guest: Guest | undefined;
   running = false;
   onEvent: (event: QemuEvent) => void = () => {};
-  readonly #gate: Gate;
+  readonly #tap: Tap;
+  readonly #out: (s: Segment, speaker: string) => void;
   readonly #wallUs: () => number;
   #colo = false;
   #relay: Relay | undefined;
-  #inbox: Request[] = [];
+  /** Read from the tap, and not yet the guest's. */
+  #inHand: Segment[] = [];
+  #reading = false;
   #working = false;
+  #retransmission: Task | undefined;
+  #delayedAck: Task | undefined;
   #loading = false;
 
-  constructor(world: World, name: string, gate: Gate, wallUs: () => number, guest: Guest | undefined) {
+  constructor(world: World, name: string, tap: Tap, out: (s: Segment, speaker: string) => void, wallUs: () => number, guest: Guest | undefined) {
     super(world, name);
-    this.#gate = gate;
+    this.#tap = tap;
+    this.#out = out;
     this.#wallUs = wallUs;
     this.guest = guest;
     this.running = guest !== undefined;
-    this.whenDead(() => this.onEvent({ type: 'exited' }));
+    tap.queue = [];
+    this.whenDead(() => {
+      tap.queue = [];
+      this.onEvent({ type: 'exited' });
+    });
   }
 
   // ---- the guest -----------------------------------------------------------
 
-  receive(request: Request): void {
-    if (this.#inbox.length >= 64) return;
-    this.#inbox.push(request);
-    this.#work();
-  }
-
-  #work(): void {
-    if (this.#working || !this.running || this.#inbox.length === 0) return;
-    this.#working = true;
-    this.later(this.world.random.delay(50, 800), () => {
-      this.#working = false;
+  /** There is something in the tap. */
+  poll(): void {
+    if (this.#reading || !this.running || this.#tap.queue.length + this.#inHand.length === 0) return;
+    this.#reading = true;
+    const { random } = this.world;
+    this.later(random.delay(5, 120), () => {
+      this.#reading = false;
       if (!this.running) return; // goes on when it does
-      const request = this.#inbox.shift();
-      if (request) this.#answer(request);
-      this.#work();
+      const taken = this.#tap.queue.splice(0, random.int(1, 2));
+      this.#tap.read += taken.length;
+      this.#inHand.push(...taken);
+      // Sometimes it is stopped before the guest sees them.
+      if (taken.length === 0 || random.chance(0.8)) for (const s of this.#inHand.splice(0)) this.guest!.receive(s, random, this.#send);
+      this.#drive();
     });
   }
 
-  #answer({ client, seq, op }: Request): void {
-    const guest = this.guest!;
-    const last = guest.answered.get(client) ?? { seq: 0, value: 0 };
-    if (seq < last.seq) return; // an old duplicate
-    let value: number | undefined = last.value;
-    if (seq === last.seq + 1) {
-      if (op === 'raise') guest.counter++;
-      value = guest.counter;
-      guest.answered.set(client, { seq, value });
-    } else if (seq > last.seq) {
-      value = undefined; // a request of a connection that this VM does not know so far
+  readonly #send = (s: Segment): void => {
+    this.#out(s, this.name);
+  };
+
+  /** Sees to it that everything happens that is due. */
+  #drive(): void {
+    const { guest } = this;
+    if (!this.running || !guest) return;
+    this.poll();
+    if (guest.waits) {
+      this.#retransmission ??= this.later(retransmitUs, () => {
+        this.#retransmission = undefined;
+        if (this.running) this.guest!.resend(this.#send);
+        this.#drive();
+      });
     }
-    this.world.log(this.name, () => `answers client ${client}, ${seq}: ${op} = ${value ?? 'reset'}`);
-    this.#gate.out({ client, seq, value, speaker: this.name, timeNs: this.world.nowNs });
+    if (guest.owesAcks) {
+      this.#delayedAck ??= this.later(delayedAckUs, () => {
+        this.#delayedAck = undefined;
+        if (this.running) this.guest!.flushAcks(this.#send);
+      });
+    }
+    if (this.#working || !guest.hasWork) return;
+    this.#working = true;
+    this.later(this.world.random.delay(50, 800), () => {
+      this.#working = false;
+      if (!this.running) return;
+      this.guest!.work(this.#send);
+      this.#drive();
+    });
   }
 
   #run(running: boolean): void {
@@ -100,7 +121,7 @@ export class Qemu extends Process {
     this.running = running;
     this.world.log(this.name, () => running ? 'RESUME' : 'STOP');
     this.onEvent(running ? { type: 'resumed' } : { type: 'stopped', wallUs: this.#wallUs() });
-    this.#work();
+    this.#drive();
   }
 
   // ---- COLO ----------------------------------------------------------------
@@ -187,9 +208,8 @@ export class Qemu extends Process {
 
   #sendState(): void {
     const relay = this.#relay!;
-    const { counter, answered } = this.guest!;
     this.#run(false);
-    const guest = { counter, answered: new Map(answered) };
+    const guest = this.guest!.clone();
     this.later(this.world.random.delay(500, 10 * ms), () => relay.send({ type: 'state', guest } satisfies Stream));
   }
 
@@ -201,6 +221,10 @@ export class Qemu extends Process {
       this.later(this.world.random.delay(500, 15 * ms), () => {
         this.#loading = false;
         this.guest = message.guest;
+        this.#inHand = [];
+        cancel(this.#retransmission);
+        cancel(this.#delayedAck);
+        this.#retransmission = this.#delayedAck = undefined;
         if (this.#relay !== relay) return; // it was cut off meanwhile
         this.#colo = true;
         this.#run(true);

@@ -19,6 +19,7 @@ export class World {
   readonly trace: string[] | undefined;
   readonly #heap: Task[] = [];
   #order = 0;
+  #stopped = false;
 
   constructor(random: Random, tracing: boolean) {
     this.random = random;
@@ -39,9 +40,14 @@ export class World {
     return task;
   }
 
+  /** Nothing more happens. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
   /** Lets everything happen that is due until then. */
   runUntil(untilUs: number): void {
-    for (let next = this.#heap[0]; next && next.atUs <= untilUs; next = this.#heap[0]) {
+    for (let next = this.#heap[0]; next && next.atUs <= untilUs && !this.#stopped; next = this.#heap[0]) {
       this.#pop();
       this.nowUs = next.atUs;
       next.run?.();

@@ -1,0 +1,223 @@
+/**
+ * bpf/flow.h: which replies come from synchronised state. The names are its own;
+ * requests are not parsed, the simulated segments tell.
+ */
+
+import { opens, serviceOf, type Segment, type Unit } from './packet.js';
+
+/** VAGUE_NS */
+const vagueUs = 1_000_000;
+
+interface Flow {
+  /** Newest input; 0 if that had no number. */
+  inputIseq: number;
+  /** Newest output that waits for a commit, and that only waits for the input log. */
+  heldUs: number;
+  unloggedUs: number;
+  nextSeq: number;
+  outEnd: number;
+  service: Service;
+  /** The guest accepted the client's SYN that we saw. */
+  established: boolean;
+  lost: boolean;
+  asked: boolean;
+  writeOpen: boolean;
+  vague: boolean;
+  closed: boolean;
+  pipelined: boolean;
+}
+
+interface Service {
+  openWrites: number;
+  settledUs: number;
+  vagueUs: number;
+}
+
+type Verdict = 'prereleased' | 'control' | 'order' | 'unlogged' | 'doubt' | 'standing' | 'off';
+
+/** Broken on purpose. */
+export interface FlowRules {
+  /** In-doubt writes are forgotten. */
+  forgetWrites?: boolean;
+  /** A write is in doubt no longer than until the reply to it. */
+  settleAtReply?: boolean;
+  /** Packets overtake held ones of their flow. */
+  overtake?: boolean;
+  /** Whether the secondary has the input does not matter. */
+  ignoreLog?: boolean;
+  /** A repeated or doubtful segment costs a flow nothing. */
+  trustEverything?: boolean;
+}
+
+export class Flows {
+  /** The newest input that the secondary has in its log, contiguously. */
+  loggedIseq = 0;
+  /** The hold thread has given back everything up to then, and up to then what only waited for the input log. */
+  drainedUs = 0;
+  unloggedDrainedUs = 0;
+  commitUs = 0;
+  earlierCommitUs = 0;
+  readonly #flows = new Map<number, Flow>();
+  readonly #services: readonly (Service | undefined)[];
+  readonly #rules: FlowRules;
+
+  /** @param declared by number, whether the service is declared */
+  constructor(declared: readonly boolean[], rules: FlowRules) {
+    this.#services = declared.map((is) => is ? { openWrites: 0, settledUs: 0, vagueUs: 0 } : undefined);
+    this.#rules = rules;
+  }
+
+  /** flow_input. @returns whether it may be a write */
+  input(s: Segment, iseq: number, nowUs: number): boolean {
+    const service = this.#services[serviceOf(s.conn)];
+    if (!service) return true;
+    if (opens(s)) {
+      this.#open(s, service, iseq, nowUs);
+      return false;
+    }
+    const f = this.#flows.get(s.conn);
+    if (!f) {
+      if (s.data.length === 0) return false;
+      service.vagueUs = nowUs; // older than the gate
+      return true;
+    }
+    f.inputIseq = iseq;
+    if (s.data.length === 0) return false;
+    if (f.lost || s.seq !== f.nextSeq) {
+      if (this.#rules.trustEverything) return classify(s.data).write;
+      this.#lose(f, nowUs);
+      return true;
+    }
+    const alone = !f.asked && !f.vague && s.ack >= f.outEnd && !f.pipelined;
+    const found = classify(s.data);
+    f.nextSeq += s.data.length;
+    if (found.write) this.#writeArrived(f, nowUs, alone && !found.read && found.ended <= 1);
+    if (found.ended > 0) f.asked = true;
+    f.pipelined = !alone || found.ended > 1;
+    return found.write;
+  }
+
+  /** flow_output. @returns true: it may leave at once; else the input that it waits for, 0: it waits for a commit */
+  output(s: Segment, protectedNow: boolean, nowUs: number): true | number {
+    const f = this.#flows.get(s.conn);
+    if (!f) return 0;
+    if (s.syn && s.ack === f.nextSeq && !f.established) {
+      f.outEnd = s.seq + 1;
+      f.established = true;
+    }
+    if (!protectedNow) {
+      this.#answered(f, s, nowUs);
+      return 0;
+    }
+    const verdict = this.#judge(f, s, nowUs);
+    this.#answered(f, s, nowUs);
+    switch (verdict) {
+      case 'prereleased': case 'control': return true;
+      case 'unlogged':
+        f.unloggedUs = nowUs;
+        return f.inputIseq;
+      default:
+        f.heldUs = nowUs;
+        return 0;
+    }
+  }
+
+  commit(stopUs: number): void {
+    this.earlierCommitUs = this.commitUs;
+    this.commitUs = stopUs;
+  }
+
+  /** flow_open */
+  #open(s: Segment, service: Service, iseq: number, nowUs: number): void {
+    const f = this.#flows.get(s.conn);
+    if (f && !f.closed) {
+      f.inputIseq = iseq;
+      if (f.nextSeq !== s.seq + 1 || f.established) this.#lose(f, nowUs);
+      return;
+    }
+    this.#flows.set(s.conn, {
+      inputIseq: iseq, heldUs: 0, unloggedUs: 0, nextSeq: s.seq + 1, outEnd: 0, service, established: false, lost: false,
+      asked: false, writeOpen: false, vague: false, closed: false, pipelined: false,
+    });
+  }
+
+  #lose(f: Flow, nowUs: number): void {
+    f.lost = f.vague = true;
+    f.service.vagueUs = nowUs;
+  }
+
+  #writeArrived(f: Flow, nowUs: number, alone: boolean): void {
+    if (this.#rules.forgetWrites) return;
+    if (!alone) {
+      f.vague = true;
+      f.service.vagueUs = nowUs;
+    } else if (!f.writeOpen) {
+      f.writeOpen = true;
+      f.service.openWrites++;
+    }
+  }
+
+  #writeSettled(f: Flow, nowUs: number): void {
+    if (!f.writeOpen) return;
+    f.writeOpen = false;
+    f.service.settledUs = this.#rules.settleAtReply ? f.service.settledUs : nowUs;
+    f.service.openWrites--;
+  }
+
+  /** flow_answered */
+  #answered(f: Flow, s: Segment, nowUs: number): void {
+    const end = s.seq + s.data.length;
+    if (s.fin || s.rst) {
+      f.closed = true;
+      this.#writeSettled(f, nowUs);
+    }
+    if (f.vague) f.service.vagueUs = nowUs;
+    const last = s.data.at(-1);
+    if (!last) return;
+    if (end > f.outEnd) f.outEnd = end;
+    if (last.part !== last.parts - 1) return; // no PSH
+    if (f.asked) {
+      f.asked = false;
+      this.#writeSettled(f, nowUs);
+    } else if (f.writeOpen) {
+      f.vague = true;
+      f.service.vagueUs = nowUs;
+      this.#writeSettled(f, nowUs);
+    }
+  }
+
+  /** flow_judge */
+  #judge(f: Flow, s: Segment, nowUs: number): Verdict {
+    const { overtake, ignoreLog } = this.#rules;
+    const control = s.data.length === 0 && !s.fin && !s.rst;
+    if (f.heldUs > this.drainedUs && !overtake) return 'order';
+    if (!control) {
+      if (s.fin || s.rst || s.syn) return 'off';
+      if (!f.established || f.lost || f.vague) return 'standing';
+      if (this.#inDoubt(f.service, nowUs)) return 'doubt';
+    }
+    const waits = f.inputIseq > this.loggedIseq || (f.unloggedUs > this.drainedUs && f.unloggedUs > this.unloggedDrainedUs);
+    if (waits && !ignoreLog) return 'unlogged';
+    return control ? 'control' : 'prereleased';
+  }
+
+  #inDoubt(service: Service, nowUs: number): boolean {
+    return service.openWrites > 0 || service.settledUs >= this.commitUs || this.#vagueSince(service.vagueUs, nowUs);
+  }
+
+  #vagueSince(timeUs: number, nowUs: number): boolean {
+    return timeUs > 0 && (timeUs >= this.earlierCommitUs || nowUs - timeUs < vagueUs);
+  }
+}
+
+/** classify_stream: what is known from these units alone. */
+function classify(units: readonly Unit[]): { read: boolean; write: boolean; ended: number } {
+  const found = { read: false, write: false, ended: 0 };
+  for (const { request, part, parts } of units) {
+    const ends = part === parts - 1;
+    if (request.op !== 'read') found.write = true;
+    else if (ends) found.read = true;
+    found.ended += Number(ends);
+  }
+  return found;
+}

@@ -1,0 +1,123 @@
+/** src/agent/input-replication.ts on the simulated gate, log and tap. */
+
+import type { LogMark, LogMessage, PeerMessage } from '../../src/protocol/messages.js';
+import type { Host } from './host.js';
+import { InputLog, type LogRules } from './input-log.js';
+import type { Process } from './process.js';
+
+/** Broken on purpose. */
+export interface ReplicationRules extends LogRules {
+  /** A commit empties the log of all that has arrived, not of what the VM had read at STOP. */
+  forgetAtResume?: boolean;
+  /** Nothing is replayed. */
+  noReplay?: boolean;
+  /** Inputs that did not reach the VM count as such that it has still to read. */
+  countDiverted?: boolean;
+  /** A checkpoint commits although the secondary may not know what it has brought. */
+  commitUnmarked?: boolean;
+}
+
+const keptInputs = 2;
+const freshStopUs = 2000;
+
+export class InputReplication {
+  readonly log: InputLog;
+  readonly #host: Host;
+  readonly #rules: ReplicationRules;
+  /** Primary. */
+  #readWhenAsked = 0;
+  #marks = 0;
+  #marked = 0;
+  #commit: (() => void) | undefined;
+  /** Secondary. */
+  #loads = -1;
+  #mark: LogMark | undefined;
+  readonly #send: (message: PeerMessage) => void;
+
+  constructor(host: Host, process: Process, send: (message: PeerMessage) => void) {
+    this.#host = host;
+    this.#send = send;
+    this.#rules = host.rules;
+    host.shadow.open();
+    this.log = new InputLog(process, { inject: (s) => host.inject(s), look: (conn) => host.shadow.look(conn) }, host.rules, {
+      acknowledge: (epoch, iseq) => host.acknowledge(epoch, iseq),
+      onTrouble: () => process.afterInputs(() => send({ type: 'request-checkpoint' })),
+      onReplayed: () => process.afterInputs(() => { host.shadow.mode = 'live'; }),
+    });
+  }
+
+  turnOff(): void {
+    this.#host.shadow.mode = 'off';
+  }
+
+  begin(): void {
+    const epoch = this.#host.world.random.int(1, 1e9);
+    this.#marks = this.#marked = 0;
+    this.#commit = undefined;
+    this.#send({ type: 'log-begin', epoch: epoch.toString(16), nextInput: this.#host.gate.beginLog(epoch) });
+  }
+
+  checkpointAsked(): void {
+    this.#readWhenAsked = this.#readInputs();
+  }
+
+  stopped(stopUs: number): void {
+    const ageUs = this.#host.world.nowUs - stopUs;
+    const readInput = ageUs >= 0 && ageUs < freshStopUs ? this.#readInputs() : this.#readWhenAsked;
+    this.#send({ type: 'log-mark', checkpoint: ++this.#marks, readInput, round: 0 });
+  }
+
+  #readInputs(): number {
+    return this.#host.gate.readInputs(this.#rules.countDiverted ? 0 : this.#host.shadow.diverted);
+  }
+
+  whenMarked(commit: () => void): void {
+    if (this.#marked === this.#marks || this.#rules.commitUnmarked) commit();
+    else this.#commit = commit;
+  }
+
+  expectCopy(): void {
+    this.#loads = -1;
+    this.#mark = undefined;
+  }
+
+  onMessage(message: LogMessage): void {
+    switch (message.type) {
+      case 'log-begin':
+        this.#host.shadow.mode = 'standby';
+        this.#host.shadow.forgetFlows();
+        return this.log.reset(parseInt(message.epoch, 16), message.nextInput);
+      case 'log-mark':
+        this.#mark = message;
+        return this.#useMark();
+      case 'log-marked': {
+        if (message.checkpoint !== this.#marks) return; // of an earlier protection
+        this.#marked = this.#marks;
+        const commit = this.#commit;
+        this.#commit = undefined;
+        return commit?.();
+      }
+      case 'secondary-wish': return; // nothing is compared here
+    }
+  }
+
+  loaded(): void {
+    this.#loads++;
+    this.#useMark();
+  }
+
+  #useMark(): void {
+    const mark = this.#mark;
+    if (!mark || this.#loads < mark.checkpoint) return;
+    this.#mark = undefined;
+    this.log.forget(this.#rules.forgetAtResume ? this.log.newest : mark.readInput, keptInputs);
+    this.#send({ type: 'log-marked', checkpoint: mark.checkpoint });
+  }
+
+  takeOver(): void {
+    this.#host.shadow.forgetFlows();
+    this.#host.shadow.mode = 'replay';
+    if (this.#rules.noReplay) this.#host.shadow.mode = 'live';
+    else this.log.replay();
+  }
+}
