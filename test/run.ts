@@ -15,6 +15,7 @@ import { judge, type Exit, type Outcome } from './outcome.js';
 const SUITES = [
   { folder: 'unit', limitMs: 60_000 },
   { folder: 'bpf', limitMs: 120_000 },
+  { folder: 'fuzz', limitMs: 240_000 },
   { folder: 'sim', limitMs: 600_000 },
   { folder: 'e2e', limitMs: 900_000 },
 ] as const;

@@ -44,6 +44,8 @@ export function missingPackages(purpose) {
   const missing = wanted.filter((name) => !installed.has(name));
   if (!isLibbpfRecent(installed.get('libbpf-dev'))) missing.push('libbpf-dev');
   if (findClang() === undefined) missing.push('clang');
+  // The fuzzers' runtime is of the same version as the compiler.
+  if (purpose === 'test' && installedVersions([fuzzerRuntime(findClang())]).size === 0) missing.push('libclang-rt');
   if (nodeHeaders() === undefined && nodeIsDebians()) missing.push('libnode-dev');
   return missing;
 }
@@ -64,8 +66,9 @@ export async function installPackages(packages, host, runner) {
   if (fromBackports) enableBackports(host);
   await runner.run('apt-get', ['-q', '-o', 'DPkg::Lock::Timeout=600', 'update'], { env });
 
-  const names = packages.filter((name) => name !== 'clang' && !(fromBackports && name === 'libbpf-dev'));
+  const names = packages.filter((name) => name !== 'clang' && name !== 'libclang-rt' && !(fromBackports && name === 'libbpf-dev'));
   if (packages.includes('clang')) names.push(clangPackage());
+  if (packages.includes('libclang-rt')) names.push(fuzzerRuntime(findClang() ?? clangPackage()));
   // With what it depends on from the same suite, and first: libraries and their headers must be of one version.
   const installs = fromBackports ? [['-t', `${host.codename}-backports`, 'libbpf-dev'], names] : [names];
   const wanted = installs.filter((list) => list.length > 0).map((list) => [...options, 'install', ...list]);
@@ -137,6 +140,11 @@ function query(format, names) {
 export function isLibbpfRecent(version) {
   const [, major = 0, minor = 0] = (/^(?:\d+:)?(\d+)\.(\d+)/.exec(version ?? '') ?? []).map(Number);
   return major > LIBBPF_MIN.major || (major === LIBBPF_MIN.major && minor >= LIBBPF_MIN.minor);
+}
+
+/** @param {string | undefined} clang its path or package, which both end in the version */
+function fuzzerRuntime(clang) {
+  return `libclang-rt-${/\d+$/.exec(clang ?? '')?.[0] ?? CLANG_MAJOR_PREFERRED}-dev`;
 }
 
 function clangPackage() {

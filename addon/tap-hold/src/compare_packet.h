@@ -10,6 +10,7 @@
 //              checksum, options    the first is derived; the second are for routers
 //   IPv6       traffic class, flow label, hop limit   likewise
 //   TCP        segmentation, PSH    where the sender cut its stream
+//              bytes said again     a byte of a stream does not change (RFC 9293, section 3.4)
 //              window               room in a buffer; changes from moment to moment
 //              timestamps           each machine's own clock; translated after a takeover
 //              SACK                 may be taken back (RFC 2018, section 8)
