@@ -486,6 +486,7 @@ export class Agent {
       case 'checkpoint': return this.#checkpoint();
       case 'failover': return this.#failover();
       case 'pause': return this.#pause();
+      case 'pre-release': return this.#setPreRelease(request.port, request.on);
       case 'reprotect': return this.#reprotect();
       case 'start-alone':
         if (this.#state.phase !== 'fenced' && this.#state.phase !== 'ended') {
@@ -523,6 +524,17 @@ export class Agent {
   }
 
   /** Looks for a secondary at once; what comes of it, the status tells. */
+  /** Until this agent is restarted: then the configuration counts again. */
+  #setPreRelease(port: number | undefined, on: boolean | undefined): AgentStatus {
+    const service = this.#config.services.find((each) => each.port === port);
+    if (port === undefined || on === undefined) throw new ControlError('CONTROL_REQUEST', 'Which service, or whether on or off, is missing.');
+    if (!service) throw new ControlError('NO_SERVICE', `No service is declared at port ${port} (services, in the agent's configuration).`);
+    if (on && service.protocol === 'never') throw new ControlError('NO_SERVICE', `The service at port ${port} is declared as "never": its requests are not followed, so nothing of it can leave early.`);
+    this.#gate.setPreRelease(port, on);
+    this.#note(on ? 'info' : 'warn', 'PRE_RELEASE', `An operator has switched the pre-release of port ${port} ${on ? 'on' : 'off'}.`);
+    return this.status();
+  }
+
   /** Ends the protection until {@link #reprotect}, and waits until the other host cannot take over any more. */
   async #pause(): Promise<AgentStatus> {
     const { role, phase, reason } = this.#state;

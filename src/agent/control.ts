@@ -16,9 +16,12 @@ const mostConnections = 64;
 const lingerMs = 500;
 
 const requestSchema = z.strictObject({
-  command: z.enum(['status', 'checkpoint', 'failover', 'pause', 'reprotect', 'start-alone', 'watch', 'stop']),
+  command: z.enum(['status', 'checkpoint', 'failover', 'pause', 'reprotect', 'pre-release', 'start-alone', 'watch', 'stop']),
   /** For `status`: leave the history of checkpoints out. */
   brief: z.boolean().optional(),
+  /** For `pre-release`: which service, and whether its replies may leave early. */
+  port: z.number().int().min(1).max(65535).optional(),
+  on: z.boolean().optional(),
 });
 
 export type ControlRequest = z.infer<typeof requestSchema>;

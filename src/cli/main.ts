@@ -11,7 +11,7 @@ import { labCommand } from './lab.js';
 import { monitorCommand } from './monitor.js';
 import { reprotectCommand } from './reprotect.js';
 import { systemdUnitCommand } from './systemd-unit.js';
-import { checkpointCommand, failoverCommand, pauseCommand, startAloneCommand, statusCommand } from './operate.js';
+import { checkpointCommand, failoverCommand, pauseCommand, serviceCommand, startAloneCommand, statusCommand } from './operate.js';
 
 const program = new Command('colopp')
   .description('Keeps a virtual machine and its TCP connections alive when its host dies.')
@@ -29,7 +29,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
-  agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), pauseCommand(), reprotectCommand(), startAloneCommand(),
+  agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), pauseCommand(), reprotectCommand(), startAloneCommand(), serviceCommand(),
   monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), systemdUnitCommand(), explainCommand(), completionCommand(),
 ]) program.addCommand(inherit(command));
 

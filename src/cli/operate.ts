@@ -1,11 +1,12 @@
 /** Commands to a running agent. */
 
-import { Command } from 'commander';
+import { Argument, Command, Option } from 'commander';
 import type { AgentStatus } from '../agent/agent.js';
-import { callAgent, type ControlCommand } from '../agent/control.js';
+import { callAgent, type ControlCommand, type ControlRequest } from '../agent/control.js';
 import { Lab } from '../lab/lab.js';
 import { UsageError } from './errors.js';
-import { statusText } from './status-text.js';
+import { whole } from './options.js';
+import { serviceText, statusText } from './status-text.js';
 
 export const defaultSocket = '/run/colopp/agent.sock';
 
@@ -29,8 +30,8 @@ function socketOf(target: Target): string {
   return new Lab(target.lab).socket(target.host);
 }
 
-export async function ask<T>(target: Target, command: ControlCommand): Promise<T> {
-  return await callAgent(socketOf(target), { command }) as T;
+export async function ask<T>(target: Target, command: ControlCommand, details: Partial<ControlRequest> = {}): Promise<T> {
+  return await callAgent(socketOf(target), { ...details, command }) as T;
 }
 
 export function print(target: Target, result: unknown, text: string): void {
@@ -89,6 +90,25 @@ Ask the primary's agent. An agent that is restarted protects again.`)
     .action(async (target: Target) => {
       const status = await ask<AgentStatus>(target, 'pause');
       print(target, status, `${status.host} runs the VM unprotected. To protect it again: colopp reprotect`);
+    });
+}
+
+export function serviceCommand(): Command {
+  return onAgent('service', 'show a declared service, or switch its pre-release', `  colopp service 6379
+  colopp service 6379 --pre-release off
+  colopp service 80 --pre-release on --lab lab --host b
+
+While it is off every reply waits for a commit, as if the service were not
+declared. It counts for this host, from the next packet on and until its agent
+is restarted: tell the other host's agent, too.`)
+    .addArgument(new Argument('<port>', 'the guest\'s port').argParser(whole(1, 65535)))
+    .addOption(new Option('--pre-release <on|off>', 'whether its replies may leave before a checkpoint').choices(['on', 'off']))
+    .action(async (port: number, target: Target & { preRelease?: 'on' | 'off' }) => {
+      const { preRelease } = target;
+      const status = await (preRelease === undefined ? ask<AgentStatus>(target, 'status') : ask<AgentStatus>(target, 'pre-release', { port, on: preRelease === 'on' }));
+      const service = status.output.services.find((each) => each.port === port);
+      if (!service) throw new UsageError(`No service is declared at port ${port} of ${status.host}. Declare it in the agent's configuration (services).`);
+      print(target, service, `port ${port}  ${serviceText(service)}`);
     });
 }
 

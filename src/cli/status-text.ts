@@ -26,7 +26,7 @@ export function statusText(status: AgentStatus): string {
   return rows.map(([name, text]) => `${name.padEnd(11)} ${text}`).join('\n');
 }
 
-function serviceText(service: ServiceStats): string {
+export function serviceText(service: ServiceStats): string {
   const { order, unlogged, doubt, standing, off } = service.heldPackets;
   const early = service.prereleasedPackets + service.controlPackets;
   const held = order + unlogged + doubt + standing + off;

@@ -10,7 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { locateQemu, tryColo, type QemuError } from '../../src/qemu/index.js';
 import type { HostName } from '../../src/lab/topology.js';
-import { cli, colopp, fetchInLab, ownLab, until, untilProtected } from './lab-harness.js';
+import { assertUnharmed, cli, colopp, fetchInLab, ownLab, startClients, until, untilProtected } from './lab-harness.js';
 import { receiveNotifications } from '../notify-receiver.js';
 
 const run = promisify(execFile);
@@ -18,7 +18,7 @@ const lab = ownLab('t-operate');
 
 test.before(async () => {
   await lab.down();
-  await lab.up();
+  await lab.up({ preRelease: true });
   await untilProtected(lab, 'a', 60_000);
 });
 test.after(async () => void await lab.down());
@@ -41,8 +41,10 @@ test('metrics: what both agents offer agrees with what they do', async () => {
   assert.equal([await metric('a', 'colopp_protected'), await metric('b', 'colopp_protected')], [1, 1]);
   const before = await metric('a', 'colopp_checkpoint_pause_seconds_count');
   await lab.waitForGuest(60_000);
-  await fetchInLab(lab, 'http://10.77.0.10/1k');
-  assert.ok(await metric('a', 'colopp_checkpoint_pause_seconds_count') > before, 'a reply has needed a commit');
+  const clients = await startClients(lab, { writers: 1, readers: 1 });
+  await sleep(1000);
+  await assertUnharmed(clients, process.hrtime.bigint() - 1_000_000_000n);
+  assert.ok(await metric('a', 'colopp_checkpoint_pause_seconds_count') > before, 'writes have needed commits');
   assert.ok(await metric('a', 'colopp_hold_seconds_count') > 0, 'by a commit it was released');
   assert.ok(await metric('a', 'colopp_checkpoint_bytes_total') > 1024 * 1024, 'the VM was copied');
 });
@@ -64,6 +66,19 @@ test('pause and reprotect: clients notice neither, and in between nobody begins 
   assert.not.ok((await lab.status('a')).paused);
 });
 
+test('a service is switched off and on while it is in use', async () => {
+  const off = await colopp('service', '6379', '--pre-release', 'off', '--lab', lab.name);
+  assert.is(off.code, 0, off.stderr);
+  assert.match(off.stdout, /^port 6379 {2}resp, pre-release off: /);
+  assert.is((await lab.status('a')).output.services.find(({ port }) => port === 6379)?.preRelease, false);
+  const on = await colopp('service', '6379', '--pre-release', 'on', '--lab', lab.name, '--json');
+  assert.is((JSON.parse(on.stdout) as { preRelease: boolean }).preRelease, true);
+  const none = await colopp('service', '7', '--pre-release', 'off', '--lab', lab.name);
+  assert.is(none.code, 1);
+  assert.match(none.stderr, /^colopp \[NO_SERVICE\]: No service is declared at port 7/);
+  assert.match(readFileSync(lab.log('a', 'agent'), 'utf8'), /switched the pre-release of port 6379 off/);
+});
+
 test('doctor with a configuration: a pair that works, and what it says when the other agent is gone', async () => {
   const examine = async (): Promise<Record<string, { verdict: string; detail: string; remedy: string }>> => {
     const findings = JSON.parse(await onHost('a', process.execPath, cli, 'doctor', '--json', '--config', lab.configPath('a'))) as { name: string; verdict: string; detail: string; remedy: string }[];
@@ -71,9 +86,10 @@ test('doctor with a configuration: a pair that works, and what it says when the 
   };
   const refusedBefore = (await lab.status('b')).refusedConnections;
   const whole = await examine();
-  for (const name of ['VM', 'bridge', 'secret', 'address', 'MTU', 'COLO']) assert.is(whole[name]?.verdict, 'ok', `${name}: ${whole[name]?.detail}`);
+  for (const name of ['VM', 'bridge', 'secret', 'address', 'COLO']) assert.is(whole[name]?.verdict, 'ok', `${name}: ${whole[name]?.detail}`);
   assert.match(whole['peer']!.detail, 'answers and knows this pair');
   assert.match(whole['MTU']!.detail, 'a packet of that size arrived at 10.78.0.2');
+  assert.match(whole['MTU']!.remedy, 'ip link set repl mtu 1570', 'declared services mirror whole frames');
   assert.is((await lab.status('b')).refusedConnections, refusedBefore + 1, 'the doctor was turned away');
   assert.ok((await lab.status('a')).protected, 'and has disturbed nothing');
 
