@@ -13,7 +13,7 @@ const entries = troubleshooting(readFileSync(join(root, 'src/cli/TROUBLESHOOTING
 const births = [
   /\bcode(?::|\s*=|\s*\?\?=)\s*'([A-Z][A-Z_]+)'/g,
   /new \w*Error\(\s*'([A-Z][A-Z_]+)'/g,
-  /#note\([^']*'\w+'[^']*?'([A-Z][A-Z_]+)'/g,
+  /(?:#note|\bwarn)\(.*?'([A-Z][A-Z_]+)'/g,
   /#onBroken\('([A-Z][A-Z_]+)'/g,
 ];
 /** `type SomethingCode = 'A' | 'B'`, `const SOMETHING_CODES = ['A', 'B']`, `readonly code: 'A' | 'B'`. */
