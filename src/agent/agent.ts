@@ -219,7 +219,9 @@ export class Agent {
   async #begin(): Promise<void> {
     const remembered = this.#stateFile.read();
     if (replicatesInputs(this.#config)) {
-      this.#inputs = new InputReplication(this.#config, this.#gate, (message) => this.#session.send(message));
+      this.#inputs = new InputReplication(
+        this.#config, this.#gate, (message) => this.#session.send(message), () => this.#dispatch({ type: 'log-lags' }),
+      );
     }
     const vmAlive = await this.#vm.adopt();
     await this.#session.listen();

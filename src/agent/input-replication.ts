@@ -26,6 +26,11 @@ const freshStopNs = 2_000_000n;
 /** What a VM's clock may be behind beyond what is known. Too much does no harm. */
 const clockMarginMs = 200;
 const nsPerMs = 1e6;
+/**
+ * The log tells by a later input that one is missing, but not that the last one is.
+ * If none has been acknowledged for so long, the next replies would wait in vain.
+ */
+const lagMs = 100;
 /** Rounds are told with 24 bits. */
 const rounds = 2 ** 24;
 
@@ -33,6 +38,7 @@ export class InputReplication {
   readonly #gate: Gate;
   readonly #shadow: Shadow;
   readonly #send: (message: PeerMessage) => void;
+  readonly #watch: NodeJS.Timeout;
   /** Primary: what the VM had read when the checkpoint under way was asked for. */
   #readWhenAsked = 0n;
   /** Primary: checkpoints of this protection that were marked, and those of them that the secondary has loaded. */
@@ -55,10 +61,17 @@ export class InputReplication {
   /**
    * @param gate made with a mirror through `config.network.tunnel`
    * @param send to the peer's agent
+   * @param onLag primary: the log needs a checkpoint, as the newest input was lost on the way
    */
-  constructor(config: AgentConfig, gate: Gate, send: (message: PeerMessage) => void) {
+  constructor(config: AgentConfig, gate: Gate, send: (message: PeerMessage) => void, onLag: () => void) {
     this.#gate = gate;
     this.#send = send;
+    let before = gate.logProgress();
+    this.#watch = setInterval(() => {
+      const now = gate.logProgress();
+      if (now.logged < before.input && now.logged === before.logged) onLag();
+      before = now;
+    }, lagMs).unref();
     this.#shadow = Shadow.open({
       tap: config.network.tap, tunnel: config.network.tunnel, logTap: config.network.logTap,
       peerAddress: config.peer.address.host, logMark: gate.logMark,
@@ -196,6 +209,7 @@ export class InputReplication {
   }
 
   close(): void {
+    clearInterval(this.#watch);
     this.#shadow.close();
   }
 }

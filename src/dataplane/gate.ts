@@ -167,6 +167,12 @@ export class Gate {
     return input_iseq.get() + 1n;
   }
 
+  /** Number of the newest input, and of the newest that the secondary has in its log. */
+  logProgress(): { input: bigint; logged: bigint } {
+    const { input_iseq, logged_iseq } = this.#objects.globals.bss;
+    return { input: input_iseq.get(), logged: logged_iseq.get() };
+  }
+
   /**
    * Up to which number the VM has read its inputs, or a little less, never more.
    * The tap counts a packet as transmitted when QEMU reads it.

@@ -103,6 +103,8 @@ export type PairEvent =
   | { type: 'secondary-active'; on: boolean }
   | { type: 'held'; oldestNs: bigint }
   | { type: 'hold-limit' }
+  /** The secondary's input log does not get what was mirrored. */
+  | { type: 'log-lags' }
   | { type: 'timer'; name: TimerName }
   /** `drop-secondary` is done, and the VM runs; or it does not, and this host may have none any more. */
   | { type: 'secondary-dropped' }

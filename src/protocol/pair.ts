@@ -109,7 +109,8 @@ class Machine {
         this.state.secondaryActive = event.on;
         return;
       case 'held': return this.#onHeld(event.oldestNs);
-      case 'hold-limit': return this.#startCheckpoint();
+      case 'hold-limit':
+      case 'log-lags': return this.#startCheckpoint();
       case 'timer': return this.#onTimer(event.name);
       case 'secondary-dropped': return this.#onDropped();
       case 'drop-failed': return this.#onDropFailed(event.reason);

@@ -106,8 +106,10 @@ test('a packet that has waited long enough starts one at once; so does a hold in
   assert.ok(eager.on({ type: 'held', oldestNs: ns(eager.nowMs) }).includes('trigger-checkpoint'));
 });
 
-test('the limit on held packets and the period start one at once', () => {
-  assert.equal(primaryAt('protected').on({ type: 'hold-limit' }), ['cancel checkpoint', 'trigger-checkpoint', 'timer checkpoint-timeout 5000']);
+test('the limit on held packets, an input log that lags, and the period start one at once', () => {
+  for (const type of ['hold-limit', 'log-lags'] as const) {
+    assert.equal(primaryAt('protected').on({ type }), ['cancel checkpoint', 'trigger-checkpoint', 'timer checkpoint-timeout 5000']);
+  }
   assert.ok(primaryAt('protected').on({ type: 'timer', name: 'period' }).includes('trigger-checkpoint'));
 });
 
@@ -115,6 +117,7 @@ test('while one is under way no other is asked for', () => {
   const bench = primaryAt('checkpointing');
   assert.equal(bench.on({ type: 'held', oldestNs: ns(bench.nowMs) }), []);
   assert.equal(bench.on({ type: 'hold-limit' }), []);
+  assert.equal(bench.on({ type: 'log-lags' }), []);
   assert.equal(bench.on({ type: 'timer', name: 'period' }), []);
   assert.equal(bench.on({ type: 'timer', name: 'checkpoint' }), []);
   assert.equal(bench.on({ type: 'command', command: 'checkpoint' }), []);
