@@ -3,7 +3,7 @@
  * tells it what happens. Decides nothing itself.
  */
 
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { Gate, type GateStats } from '../dataplane/gate.js';
@@ -19,10 +19,12 @@ import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRu
 import { ConfigError, describeVm, replicatesInputs, type AgentConfig } from './config.js';
 import { ControlError, ControlServer, isListening, type ControlRequest } from './control.js';
 import { Session } from './session.js';
+import { readSecret } from './secret.js';
 import { StateFile } from './state-file.js';
 import { InputReplication } from './input-replication.js';
 import { AgentMetrics } from './metrics.js';
 import { MetricsServer } from './metrics-server.js';
+import { WitnessClient } from './witness/client.js';
 import { PauseHistory } from './pause-history.js';
 import { Vm, type VmEvent } from './vm.js';
 
@@ -42,6 +44,8 @@ export interface AgentStatus {
   /** So long a silent primary may still speak: the least that an unplanned takeover takes. */
   leaseMs: number;
   peer: { host: string; rttUs: number | null; silentMs: number } | null;
+  /** Who decides between the hosts, and whether it could be reached when last tried; null if there is none. */
+  witness: { address: string; reachable: boolean | null } | null;
   refusedConnections: number;
   vm: { name: string; pid: number | null; accel: 'kvm' | 'tcg'; accelReason: string; qemu: string };
   checkpoints: {
@@ -74,6 +78,7 @@ interface HostFacts {
   /** What the peer must have alike. */
   vm: { digest: string; summary: string };
   secret: Buffer | undefined;
+  witnessSecret: Buffer | undefined;
 }
 
 export class Agent {
@@ -87,6 +92,7 @@ export class Agent {
   #inputs: InputReplication | undefined;
   readonly #vm: Vm;
   readonly #session: Session;
+  readonly #witness: WitnessClient | undefined;
   readonly #timers = new Map<TimerName, NodeJS.Timeout>();
   readonly #watchers = new Set<(news: AgentNews) => void>();
   readonly #pauses = new PauseHistory();
@@ -122,11 +128,12 @@ export class Agent {
     const probe = await probeQemu(runtime);
     const accel = chooseAccel(config, probe);
     const vm = describeVm(config, accel, probe.version);
-    const secret = readSecret(config);
+    const secret = readSecret('peer.secretFile', config.peer.secretFile);
+    const witnessSecret = readSecret('witness.secretFile', config.witness?.secretFile);
     const mirrored = replicatesInputs(config);
     // From here on there is something to leave behind.
     if (mirrored) await createTunnel(config.network.tunnel);
-    const agent = new Agent(config, log, { runtime, probe, accel, vm, secret }, await Gate.open({
+    const agent = new Agent(config, log, { runtime, probe, accel, vm, secret, witnessSecret }, await Gate.open({
       ...config.network,
       holdMemoryBytes: config.checkpoint.holdMemoryBytes,
       limitPackets: config.checkpoint.maxHeldPackets,
@@ -146,7 +153,7 @@ export class Agent {
 
   /** Cannot fail: the gate is open already. */
   private constructor(config: AgentConfig, log: Logger, host: HostFacts, gate: Gate) {
-    const { runtime, probe, accel, vm: { digest, summary }, secret } = host;
+    const { runtime, probe, accel, vm: { digest, summary }, secret, witnessSecret } = host;
     const { heartbeat, checkpoint } = config;
     const leaseMs = heartbeat.intervalMs * heartbeat.missed;
     this.#config = config;
@@ -160,6 +167,7 @@ export class Agent {
       holdMs: checkpoint.holdMs, periodMs: checkpoint.periodMs,
       checkpointTimeoutMs: checkpoint.timeoutMs, syncTimeoutMs: checkpoint.syncTimeoutMs,
       leaseMs, askMs: Math.max(leastAskMs, 2 * leaseMs), retryMs: config.peer.retryMs,
+      witness: config.witness !== undefined,
       pauseSecondary: config.secondary === 'paused',
     };
     this.#metrics = new AgentMetrics({ status: () => this.status(), holdTimes: () => gate.holdTimes() }, { vm: config.vm.name, host: config.host });
@@ -174,6 +182,16 @@ export class Agent {
       onCheckpointConnection: (connection) => this.#relayToIncoming(connection),
       onRefused: (reason) => this.#log.warn({ code: 'PEER_REFUSED' }, reason),
     });
+    if (config.witness) {
+      this.#witness = new WitnessClient({
+        ...config.witness.address, hostName: config.host, vm: config.vm.name, secret: witnessSecret,
+        onVerdict: (term, { granted, holder }) => this.#dispatch({ type: 'verdict', term, granted, holder }),
+        onReach: (reachable, reason) => {
+          if (reachable) this.#note('info', 'WITNESS_REACHED', 'The witness answers.');
+          else this.#note('warn', 'WITNESS_SILENT', `The witness cannot be reached, so no host can go on without the other: ${reason}`);
+        },
+      });
+    }
   }
 
   /** Ends protection, the VM, and everything this agent made. */
@@ -201,6 +219,7 @@ export class Agent {
       leaseMs: this.#pairConfig.leaseMs,
       protected: isProtected(this.#state), active: isActive(this.#state),
       peer: peer && pulse ? { host: peer.host, rttUs: pulse.rttUs ?? null, silentMs: pulse.silentMs } : null,
+      witness: this.#witness ? { address: this.#witness.address, reachable: this.#witness.reachable ?? null } : null,
       refusedConnections: this.#session.refusals,
       vm: {
         name: this.#config.vm.name, pid: this.#vm.pid ?? null, accel: this.#vm.accel,
@@ -225,12 +244,13 @@ export class Agent {
     }
     const vmAlive = await this.#vm.adopt();
     await this.#session.listen();
+    this.#witness?.start();
     if (this.#config.metrics.listen) this.#metricsServer = await MetricsServer.listen(this.#metrics, this.#config.metrics.listen);
     this.#control = await ControlServer.listen(controlSocket(this.#config), (request, push, ended) => this.#answer(request, push, ended));
     this.#log.info({ host: this.#config.host, qemu: this.#probe.version, accel: this.#vm.accel }, `The agent of ${this.#config.host} has started.`);
     this.#dispatch({
       type: 'start', vmAlive, role: remembered?.role ?? this.#config.role,
-      generation: remembered?.generation ?? 0, mayRunAlone: remembered?.mayRunAlone ?? true,
+      generation: remembered?.generation ?? 0, term: remembered?.term ?? 0, mayRunAlone: remembered?.mayRunAlone ?? true,
     });
   }
 
@@ -239,6 +259,7 @@ export class Agent {
     this.#timers.clear();
     this.#closeRelay('the agent ends');
     await this.#session.close();
+    this.#witness?.close();
     this.#control?.close();
     this.#metricsServer?.close();
     await this.#lifecycle;
@@ -320,6 +341,7 @@ export class Agent {
     switch (effect.type) {
       case 'dial': return this.#session.dial();
       case 'hang-up': return this.#session.hangUp(effect.reason);
+      case 'claim': return this.#witness?.claim(effect.term);
       case 'send': return this.#session.send(effect.message);
       case 'start-vm':
         this.#inputs?.turnOff();
@@ -364,8 +386,8 @@ export class Agent {
       case 'discard': return this.#gate.discard();
       case 'announce': return this.#now('Announcing the VM', () => this.#vm.announce());
       case 'persist': {
-        const { role, generation, mayRunAlone } = effect;
-        return this.#stateFile.write({ role, generation, mayRunAlone });
+        const { role, generation, term, mayRunAlone } = effect;
+        return this.#stateFile.write({ role, generation, term, mayRunAlone });
       }
       case 'timer': return this.#setTimer(effect.name, effect.ms);
       case 'cancel-timer': return this.#cancelTimer(effect.name);
@@ -592,16 +614,4 @@ function chooseAccel(config: AgentConfig, probe: QemuProbe): 'kvm' | 'tcg' {
     throw new ConfigError(`vm.accel is "kvm", but KVM cannot be used on this host: ${probe.kvm.reason}. Set it to "auto" or "tcg".`);
   }
   return accel === 'auto' ? (probe.kvm.usable ? 'kvm' : 'tcg') : accel;
-}
-
-function readSecret(config: AgentConfig): Buffer | undefined {
-  const path = config.peer.secretFile;
-  if (path === undefined) return undefined;
-  try {
-    const secret = readFileSync(path);
-    if (secret.length < 16) throw new Error(`it has ${secret.length} bytes; at least 16 are needed`);
-    return secret;
-  } catch (cause) {
-    throw new ConfigError(`peer.secretFile ${path} cannot be used: ${(cause as Error).message}.`, { cause });
-  }
 }

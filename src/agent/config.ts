@@ -67,6 +67,16 @@ export const configSchema = z.strictObject({
     /** Wait between attempts to reach the peer. */
     retryMs: whole(100, 600_000).default(1000),
   }),
+  /**
+   * Who decides which host goes on when the two have lost each other; see
+   * `colopp witness`. Without one, a network that parts them lets both go on.
+   */
+  witness: z.strictObject({
+    /** Where the witness listens. */
+    address: endpoint,
+    /** A file with at least 16 bytes that the witness knows, too. Strongly advised. */
+    secretFile: absolutePath.optional(),
+  }).optional(),
   heartbeat: z.strictObject({
     intervalMs: whole(10, 10_000).default(100),
     /** So many intervals of silence and the peer is lost. */
@@ -143,6 +153,13 @@ export class ConfigError extends Error {
     super(message, options);
     this.name = 'ConfigError';
   }
+}
+
+/** Reads `ADDRESS:PORT`. @throws ConfigError */
+export function parseEndpoint(text: string): { host: string; port: number } {
+  const result = endpoint.safeParse(text);
+  if (!result.success) throw new ConfigError(`${JSON.stringify(text)} ${result.error.issues[0]!.message}.`);
+  return result.data;
 }
 
 /** Reads and checks a configuration file. @throws ConfigError */

@@ -13,7 +13,7 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('offer'), generation, vmDigest: z.string().max(128), vmSummary: text }),
   z.strictObject({ type: z.literal('ready') }),
   z.strictObject({ type: z.literal('refuse'), code: z.string().max(40), reason: text }),
-  z.strictObject({ type: z.literal('protected'), generation }),
+  z.strictObject({ type: z.literal('protected'), generation, term: count }),
   z.strictObject({ type: z.literal('unprotect'), reason: text }),
   z.strictObject({ type: z.literal('unprotected') }),
   z.strictObject({ type: z.literal('take-over'), reason: text }),

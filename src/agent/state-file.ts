@@ -1,12 +1,15 @@
 /** What an agent must remember across its own restart and its host's. */
 
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { z } from 'zod';
+import { writeDurably } from './durable-file.js';
 
 const schema = z.strictObject({
   role: z.enum(['primary', 'secondary']),
   generation: z.number().int().min(0),
+  /** How often protection began. */
+  term: z.number().int().min(0).default(0),
   /** False from the moment the peer may take over. */
   mayRunAlone: z.boolean(),
 });
@@ -48,21 +51,6 @@ export class StateFile {
 
   /** Returns when the disk has it: what follows may rely on it. */
   write(remembered: Remembered): void {
-    mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
-    const temporary = `${this.path}.new`;
-    const fd = openSync(temporary, 'w', 0o600);
-    try {
-      writeSync(fd, JSON.stringify(remembered) + '\n');
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(temporary, this.path);
-    const dir = openSync(dirname(this.path), 'r');
-    try {
-      fsyncSync(dir);
-    } finally {
-      closeSync(dir);
-    }
+    writeDurably(this.path, JSON.stringify(remembered) + '\n');
   }
 }

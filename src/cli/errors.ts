@@ -1,7 +1,7 @@
 /** Errors that come from how colopp was set up or called, not from what happened then. */
 const environmentCodes = new Set([
   'CONFIG', 'LAB', 'NETWORK', 'USAGE', 'NEEDS_ROOT', 'NO_BTF', 'STATE', 'AGENT_UNREACHABLE',
-  'QEMU_VERSION', 'QEMU_COLO', 'QEMU_KVM', 'QEMU_NOT_FOUND', 'QEMU_CONFIG', 'QEMU_START', 'PEER_LISTEN', 'RECORDING', 'DRILL_FILE',
+  'QEMU_VERSION', 'QEMU_COLO', 'QEMU_KVM', 'QEMU_NOT_FOUND', 'QEMU_CONFIG', 'QEMU_START', 'PEER_LISTEN', 'WITNESS', 'RECORDING', 'DRILL_FILE',
 ]);
 
 /** 2 for wrong usage, configuration or environment, else 1. */

@@ -10,8 +10,9 @@ import { explainCommand } from './explain.js';
 import { labCommand } from './lab.js';
 import { monitorCommand } from './monitor.js';
 import { reprotectCommand } from './reprotect.js';
-import { systemdUnitCommand } from './systemd-unit.js';
 import { checkpointCommand, failoverCommand, pauseCommand, serviceCommand, startAloneCommand, statusCommand } from './operate.js';
+import { systemdUnitCommand } from './systemd-unit.js';
+import { witnessCommand } from './witness.js';
 
 const program = new Command('colopp')
   .description('Keeps a virtual machine and its TCP connections alive when its host dies.')
@@ -30,7 +31,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
   agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), pauseCommand(), reprotectCommand(), startAloneCommand(), serviceCommand(),
-  monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), systemdUnitCommand(), explainCommand(), completionCommand(),
+  monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), witnessCommand(), systemdUnitCommand(), explainCommand(), completionCommand(),
 ]) program.addCommand(inherit(command));
 
 try {

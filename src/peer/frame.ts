@@ -7,7 +7,7 @@ import { PeerError } from './errors.js';
  *     u32 payload length | u8 type | payload        (integers are big-endian)
  */
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 export const PREAMBLE_BYTES = 4;
 export const HEADER_BYTES = 5;
 

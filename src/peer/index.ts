@@ -6,3 +6,4 @@ export * from './heartbeat.js';
 export { PEER_KINDS, type Hello, type PeerIdentity, type PeerKind } from './handshake.js';
 export * from './link.js';
 export * from './relay.js';
+export { place } from './socket.js';

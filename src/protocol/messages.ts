@@ -33,7 +33,7 @@ export interface Ready { type: 'ready' }
 /** Secondary to primary: there is no secondary VM (any more). */
 export interface Refuse { type: 'refuse'; code: string; reason: string }
 /** Primary to secondary: from now on you may take over. Sent before the first release. */
-export interface Protected { type: 'protected'; generation: number }
+export interface Protected { type: 'protected'; generation: number; term: number }
 /** Primary to secondary: forget your VM, I go on alone. Answered by `unprotected`. */
 export interface Unprotect { type: 'unprotect'; reason: string }
 export interface Unprotected { type: 'unprotected' }

@@ -47,6 +47,8 @@ export interface PairConfig {
   askMs: number;
   /** Wait between attempts to reach the peer. */
   retryMs: number;
+  /** A witness names the one host that may go on without the other. */
+  witness: boolean;
   /** Keep the secondary VM paused between checkpoints, until `secondary-active` says otherwise. */
   pauseSecondary: boolean;
 }
@@ -55,6 +57,8 @@ export interface PairState {
   role: Role;
   phase: Phase;
   generation: number;
+  /** Counts the times that protection began: what the witness is asked about. */
+  term: number;
   peer: { host: string; phase: Phase; generation: number } | undefined;
   /** This host's QEMU lives, as far as is known: a primary's, or one that has taken over. */
   vm: boolean;
@@ -68,7 +72,7 @@ export interface PairState {
   secondaryActive: boolean | undefined;
   /** Until then the peer counts on us: the newest heartbeat of ours that it acknowledged, and a lease. */
   trustedUntilNs: bigint;
-  /** A lost secondary is being asked, in rounds: since when, the last one, and how many are left. */
+  /** A lost secondary, or the witness, is being asked, in rounds: since when, the last one, and how many are left. */
   asking: { sinceNs: bigint; roundNs: bigint; rounds: number } | undefined;
   /** An operator wants no protection for now: no secondary is asked for. */
   paused: boolean;
@@ -80,7 +84,7 @@ export type TimerName = 'checkpoint' | 'period' | 'checkpoint-timeout' | 'sync-t
 
 export type PairEvent =
   /** `vmAlive`: an earlier agent's VM still runs. `mayRunAlone`: no peer can have taken over meanwhile. */
-  | { type: 'start'; role: Role; generation: number; vmAlive: boolean; mayRunAlone: boolean }
+  | { type: 'start'; role: Role; generation: number; term: number; vmAlive: boolean; mayRunAlone: boolean }
   | { type: 'peer-up' }
   /** The session ended, and the peer has been silent for as long as a lease lasts. */
   | { type: 'peer-lost'; reason: string }
@@ -90,6 +94,8 @@ export type PairEvent =
    */
   | { type: 'peer-unreached'; sign: 'absent' | 'refused' | 'silent'; reason: string }
   | { type: 'message'; message: Message }
+  /** What the witness answered to a `claim`: who of the two may go on. */
+  | { type: 'verdict'; term: number; granted: boolean; holder: string }
   | { type: 'heartbeat-acked'; sentNs: bigint }
   | { type: 'vm-listening' }
   /** The primary's QEMU has entered its COLO state. */
@@ -118,6 +124,8 @@ export type PairEvent =
 export type Effect =
   | { type: 'dial' }
   | { type: 'hang-up'; reason: string }
+  /** Ask the witness for the VM. No answer is no `verdict`; the claim is made again. */
+  | { type: 'claim'; term: number }
   | { type: 'send'; message: Message }
   /** Let the VM run: start it, or take it out of whatever state an earlier secondary left it in. */
   | { type: 'start-vm' }
@@ -138,7 +146,7 @@ export type Effect =
   | { type: 'discard' }
   | { type: 'announce' }
   /** What must be remembered across a restart. The effects that follow need it; they are left out if it fails. */
-  | { type: 'persist'; role: Role; generation: number; mayRunAlone: boolean }
+  | { type: 'persist'; role: Role; generation: number; term: number; mayRunAlone: boolean }
   | { type: 'timer'; name: TimerName; ms: number }
   | { type: 'cancel-timer'; name: TimerName }
   | { type: 'note'; level: 'info' | 'warn' | 'error'; code: string; text: string };

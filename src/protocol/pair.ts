@@ -15,11 +15,16 @@
  *    count on it, a host that slept through that time (frozen, overloaded)
  *    cannot know what the other has done: it is fenced, and waits for its word.
  *
- * What is left without an arbiter: both hosts live, both are awake, and no
+ * What is left without a witness: both hosts live, both are awake, and no
  * packet passes between them; or a secondary takes over because a connection
  * was lost or the primary slept, and itself dies or sleeps before the primary
  * hears of it. Then both speak, until they meet again and the one of the lower
  * generation gives up its VM.
+ *
+ * With a witness, nobody goes on without the peer's word or the witness's. Each
+ * time that protection begins is a term, and of a term the witness lets one
+ * host go on: the one that asks first. No clock is involved, so nobody can be
+ * late; but while the witness cannot be reached, a lost peer means silence.
  */
 
 import type { Greeting, Message } from './messages.js';
@@ -34,7 +39,7 @@ const longestReason = 500;
 
 export function initialState(role: PairState['role']): PairState {
   return {
-    role, phase: 'alone', generation: 0, peer: undefined, vm: false, holding: false, checkpoint: undefined,
+    role, phase: 'alone', generation: 0, term: 0, peer: undefined, vm: false, holding: false, checkpoint: undefined,
     commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, paused: false, reason: 'not started',
   };
 }
@@ -98,6 +103,7 @@ class Machine {
       case 'peer-lost': return this.#onPeerLost(event.reason);
       case 'peer-unreached': return this.#onUnreached(event.sign, event.reason);
       case 'message': return this.#onMessage(event.message);
+      case 'verdict': return this.#onVerdict(event);
       case 'heartbeat-acked': return this.#onHeartbeat(event.sentNs);
       case 'vm-listening': return this.#onListening();
       case 'colo-entered': return this.#onColoEntered();
@@ -135,7 +141,8 @@ class Machine {
   }
 
   #persist(mayRunAlone: boolean): void {
-    this.#do({ type: 'persist', role: this.state.role, generation: this.state.generation, mayRunAlone });
+    const { role, generation, term } = this.state;
+    this.#do({ type: 'persist', role, generation, term, mayRunAlone });
   }
 
   #note(level: 'info' | 'warn' | 'error', code: string, text: string): void {
@@ -157,6 +164,7 @@ class Machine {
     const { state } = this;
     state.role = event.role;
     state.generation = event.generation;
+    state.term = event.term;
     if (event.role === 'secondary') {
       state.reason = 'waiting for the primary';
       this.#do({ type: 'gate', mode: 'closed' });
@@ -242,6 +250,7 @@ class Machine {
         if (state.role !== 'secondary' || state.phase !== 'syncing') return;
         state.phase = 'protected';
         state.generation = message.generation;
+        state.term = message.term;
         state.reason = '';
         this.#note('info', 'PROTECTED', 'Ready to take over.');
         return;
@@ -349,9 +358,10 @@ class Machine {
     state.checkpoint = undefined;
     if (state.phase === 'syncing') {
       state.reason = '';
+      state.term++;
       this.#do({ type: 'cancel-timer', name: 'sync-timeout' });
       this.#persist(false);
-      this.#send({ type: 'protected', generation: state.generation });
+      this.#send({ type: 'protected', generation: state.generation, term: state.term });
       this.#note('info', 'PROTECTED', `Protected by ${state.peer?.host ?? 'the secondary'}.`);
     }
     state.phase = 'protected';
@@ -414,7 +424,8 @@ class Machine {
     if (state.role === 'secondary') {
       if (isProtected(state)) {
         this.#note('warn', 'PRIMARY_LOST', `${peer} is lost: ${reason}`);
-        if (this.#slept) this.#fence(`${peer} was lost while this host slept; waiting for its word (or "colopp start-alone")`);
+        if (this.#config.witness) this.#askWitness(reason);
+        else if (this.#slept) this.#fence(`${peer} was lost while this host slept; waiting for its word (or "colopp start-alone")`);
         else this.#takeOver(reason);
       } else if (state.phase === 'pairing' || state.phase === 'syncing') {
         this.#note('warn', 'PRIMARY_LOST', `${peer} is lost before the VM was protected: ${reason}`);
@@ -423,7 +434,7 @@ class Machine {
     } else if (this.#hasSecondary) {
       this.#note('warn', 'SECONDARY_LOST', `${peer} is lost: ${reason}`);
       if (state.commits === 0) this.#goAlone(reason);
-      else if (this.#slept) this.#fence(`${peer} was lost while this host slept; waiting for its word (or "colopp start-alone")`);
+      else if (this.#slept && !this.#config.witness) this.#fence(`${peer} was lost while this host slept; waiting for its word (or "colopp start-alone")`);
       else this.#ask(reason);
     } else {
       this.#do({ type: 'timer', name: 'retry', ms: this.#config.retryMs });
@@ -436,26 +447,63 @@ class Machine {
    */
   #ask(reason: string): void {
     this.#part(reason);
-    this.state.asking = { sinceNs: this.#nowNs, roundNs: this.#nowNs, rounds: askRounds };
-    this.#do({ type: 'timer', name: 'ask', ms: this.#config.askMs / askRounds }, { type: 'dial' });
+    this.state.asking = undefined;
+    this.#askRound(askRounds);
+  }
+
+  /** Secondary: the primary is silent. Its copy waits, silent too, until it is known who goes on. */
+  #askWitness(reason: string): void {
+    this.state.phase = 'fenced';
+    this.state.reason = reason;
+    this.#askRound(askRounds);
+    this.#note('info', 'ASKING_WITNESS', 'Asking the witness who may go on.');
+  }
+
+  #askRound(rounds: number): void {
+    const { state } = this;
+    state.asking = { sinceNs: state.asking?.sinceNs ?? this.#nowNs, roundNs: this.#nowNs, rounds };
+    this.#do({ type: 'timer', name: 'ask', ms: this.#config.askMs / askRounds });
+    if (this.#config.witness) this.#do({ type: 'claim', term: state.term });
+    if (state.role === 'primary') this.#do({ type: 'dial' });
   }
 
   /** Only time in which this host was awake counts: else the answer may be waiting unread. */
   #askAgain(): void {
-    const { phase, asking, reason } = this.state;
-    if (phase !== 'parting' || !asking) return;
+    const { asking, reason } = this.state;
+    if (!asking) return;
+    if (this.#config.witness) return this.#askRound(askRounds);
     const late = this.#nowNs - asking.roundNs > 2n * this.#askNs / BigInt(askRounds);
-    asking.rounds = late ? askRounds : asking.rounds - 1;
-    asking.roundNs = this.#nowNs;
+    const rounds = late ? askRounds : asking.rounds - 1;
     if (this.#nowNs - asking.sinceNs > 3n * this.#askNs / 2n) this.#fence('this host slept while it asked for the peer; waiting for its word (or "colopp start-alone")');
-    else if (asking.rounds === 0) this.#goAlone(reason);
-    else this.#do({ type: 'timer', name: 'ask', ms: this.#config.askMs / askRounds }, { type: 'dial' });
+    else if (rounds === 0) this.#goAlone(reason);
+    else this.#askRound(rounds);
+  }
+
+  #stopAsking(): void {
+    if (!this.state.asking) return;
+    this.state.asking = undefined;
+    this.#do({ type: 'cancel-timer', name: 'ask' });
+  }
+
+  #onVerdict({ term, granted, holder }: Extract<PairEvent, { type: 'verdict' }>): void {
+    const { state } = this;
+    if (!state.asking || term !== state.term) return; // the peer's word came first
+    const refusal = `the witness has let ${holder} go on; waiting for its word (or "colopp start-alone")`;
+    if (state.role === 'primary') {
+      if (granted) this.#goAlone(state.reason);
+      else this.#fence(refusal);
+    } else if (granted) {
+      this.#takeOver(state.reason);
+    } else {
+      this.#fence(refusal);
+    }
   }
 
   #onUnreached(sign: 'absent' | 'refused' | 'silent', reason: string): void {
     const { state } = this;
     if (state.role !== 'primary') return;
     if (state.phase === 'parting') {
+      if (this.#config.witness) return; // which is asked in rounds
       // A restarted agent gives an earlier secondary up; one that refuses us lives, and decides.
       if (sign === 'absent') return this.#goAlone(state.reason);
       if (sign === 'refused') this.#fence(`the peer may take over: ${reason}`);
@@ -572,11 +620,13 @@ class Machine {
   }
 
   #giveUpSecondary(reason: string): void {
+    this.#stopAsking();
     this.#do({ type: 'gate', mode: 'closed' }, { type: 'destroy-vm' });
     Object.assign(this.state, { phase: 'alone', commits: 0, reason } satisfies Partial<PairState>);
   }
 
   #takeOver(reason: string): void {
+    this.#stopAsking();
     this.state.phase = 'taking-over';
     this.state.reason = reason;
     this.#do({ type: 'take-over-vm' });

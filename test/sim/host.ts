@@ -19,7 +19,7 @@ import { cancel, ms, type Task, type World } from './world.js';
 /** The protocol's own step, or one that was broken on purpose, and so with all the other rules. */
 export type Rules = SessionRules & GateRules & ShadowRules & ReplicationRules & { step: typeof step };
 
-export interface Remembered { role: Role; generation: number; mayRunAlone: boolean }
+export interface Remembered { role: Role; generation: number; term: number; mayRunAlone: boolean }
 
 export interface HostEvents {
   /** A packet of the VM, said by this QEMU, on its way to clients. */
@@ -178,7 +178,7 @@ export class Agent {
     const remembered = host.remembered;
     this.dispatch({
       type: 'start', vmAlive: adopted !== undefined, role: remembered?.role ?? role,
-      generation: remembered?.generation ?? 0, mayRunAlone: remembered?.mayRunAlone ?? true,
+      generation: remembered?.generation ?? 0, term: remembered?.term ?? 0, mayRunAlone: remembered?.mayRunAlone ?? true,
     });
   }
 
@@ -286,8 +286,8 @@ export class Agent {
       case 'release-all': return gate.releaseAll();
       case 'discard': return gate.discard();
       case 'persist': {
-        const { role, generation, mayRunAlone } = effect;
-        this.#host.remembered = { role, generation, mayRunAlone };
+        const { role, generation, term, mayRunAlone } = effect;
+        this.#host.remembered = { role, generation, term, mayRunAlone };
         return;
       }
       case 'timer':

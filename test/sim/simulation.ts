@@ -35,7 +35,7 @@ const intervalMs = 100;
 const missed = 3;
 const config: Omit<PairConfig, 'host'> = {
   vmDigest: 'same', vmSummary: 'the VM', holdMs: 5, periodMs: 700, checkpointTimeoutMs: 1500, syncTimeoutMs: 3000,
-  leaseMs: intervalMs * missed, askMs: 1000, retryMs: 400, pauseSecondary: true,
+  leaseMs: intervalMs * missed, askMs: 1000, retryMs: 400, witness: false, pauseSecondary: true,
 };
 /** Long enough for any two agents to find each other again and to copy the VM. */
 const endMs = mendedAtMs + 9000;

@@ -5,7 +5,7 @@ import type { Greeting, Message } from '../../src/protocol/messages.js';
 
 export const config: PairConfig = {
   host: 'self', vmDigest: 'digest', vmSummary: 'a VM', holdMs: 10, periodMs: 10_000, checkpointTimeoutMs: 5000,
-  syncTimeoutMs: 60_000, leaseMs: 300, askMs: 1000, retryMs: 1000, pauseSecondary: true,
+  syncTimeoutMs: 60_000, leaseMs: 300, askMs: 1000, retryMs: 1000, witness: false, pauseSecondary: true,
 };
 
 export const ns = (ms: number): bigint => BigInt(Math.round(ms * 1e6));
@@ -88,7 +88,7 @@ export function primaryAt(phase: Phase, overrides: Partial<PairConfig> = {}): Be
     throw new Error(`no ordinary way leads to ${phase}`);
   };
   return until(
-    ['alone', () => bench.on({ type: 'start', role: 'primary', generation: 0, vmAlive: false, mayRunAlone: true })],
+    ['alone', () => bench.on({ type: 'start', role: 'primary', generation: 0, term: 0, vmAlive: false, mayRunAlone: true })],
     ['pairing', () => { bench.on({ type: 'peer-up' }); bench.hear(hello()); }],
     ['syncing', () => bench.hear({ type: 'ready' })],
     ['protected', () => {
@@ -103,7 +103,7 @@ export function primaryAt(phase: Phase, overrides: Partial<PairConfig> = {}): Be
 /** A secondary that has reached `phase` in the ordinary way. */
 export function secondaryAt(phase: Phase, overrides: Partial<PairConfig> = {}): Bench {
   const bench = new Bench('secondary', overrides);
-  bench.on({ type: 'start', role: 'secondary', generation: 0, vmAlive: false, mayRunAlone: false });
+  bench.on({ type: 'start', role: 'secondary', generation: 0, term: 0, vmAlive: false, mayRunAlone: false });
   bench.on({ type: 'peer-up' });
   bench.hear(hello({ role: 'primary', active: true }));
   if (phase === 'alone') return bench;
@@ -111,7 +111,7 @@ export function secondaryAt(phase: Phase, overrides: Partial<PairConfig> = {}): 
   if (phase === 'pairing') return bench;
   bench.on({ type: 'vm-listening' });
   if (phase === 'syncing') return bench;
-  bench.live(100).hear({ type: 'protected', generation: 3 });
+  bench.live(100).hear({ type: 'protected', generation: 3, term: 5 });
   if (phase === 'protected') return bench;
   if (phase === 'taking-over') bench.hear({ type: 'take-over', reason: 'a test' });
   if (phase === 'fenced') bench.sleep(2000).on({ type: 'peer-lost', reason: 'silence' });

@@ -255,7 +255,7 @@ test('takeovers by word: only a protected secondary obeys, another one says what
 test('two that are fenced: the one with a VM goes on, the newer before the copy', () => {
   for (const vmAlive of [true, false]) {
     const primary = new Bench();
-    primary.on({ type: 'start', role: 'primary', generation: 3, vmAlive, mayRunAlone: false });
+    primary.on({ type: 'start', role: 'primary', generation: 3, term: 2, vmAlive, mayRunAlone: false });
     const secondary = secondaryAt('fenced');
     primary.on({ type: 'peer-up' });
     const words = withoutTimers(primary.hear(greeting(secondary.state, secondary.config)));

@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert';
 import { greeting, isActive } from '../../src/protocol/pair.js';
 import { Bench, commit, hello, primaryAt, secondaryAt } from './pair-bench.js';
 
-const start = { type: 'start', generation: 4 } as const;
+const start = { type: 'start', generation: 4, term: 2 } as const;
 
 test('a primary starts its VM, or takes an earlier agent\'s on, and looks for the secondary', () => {
   for (const vmAlive of [false, true]) {
@@ -168,13 +168,13 @@ test('a secondary is not moved by its primary\'s generation', () => {
 
 test('words out of turn change nothing', () => {
   const secondary = secondaryAt('alone');
-  for (const message of [{ type: 'ready' }, { type: 'protected', generation: 0 }, { type: 'unprotected' }] as const) {
+  for (const message of [{ type: 'ready' }, { type: 'protected', generation: 0, term: 2 }, { type: 'unprotected' }] as const) {
     assert.equal(secondary.hear(message), []);
     assert.is(secondary.state.phase, 'alone');
   }
   for (const phase of ['alone', 'pairing', 'syncing', 'protected'] as const) {
     const bench = primaryAt(phase);
-    for (const message of [{ type: 'unprotect', reason: '' }, { type: 'unprotected' }, { type: 'protected', generation: 9 }, { type: 'take-over', reason: '' }] as const) {
+    for (const message of [{ type: 'unprotect', reason: '' }, { type: 'unprotected' }, { type: 'protected', generation: 9, term: 2 }, { type: 'take-over', reason: '' }] as const) {
       assert.equal(bench.hear(message), [], `${message.type} in ${phase}`);
       assert.is(bench.state.phase, phase);
     }

@@ -11,7 +11,7 @@ let folder: string;
 test.before.each(() => { folder = mkdtempSync(join(tmpdir(), 'colopp-state-')); });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-const remembered = { role: 'primary', generation: 3, mayRunAlone: false } as const;
+const remembered = { role: 'primary', generation: 3, term: 2, mayRunAlone: false } as const;
 
 test('nothing is remembered at first', () => {
   assert.is(new StateFile(folder).read(), undefined);
@@ -22,8 +22,8 @@ test('what was written is read, by another agent too', () => {
   const file = new StateFile(join(folder, 'deep', 'er'));
   file.write(remembered);
   assert.equal(new StateFile(join(folder, 'deep', 'er')).read(), remembered);
-  file.write({ role: 'secondary', generation: 4, mayRunAlone: true });
-  assert.equal(file.read(), { role: 'secondary', generation: 4, mayRunAlone: true });
+  file.write({ role: 'secondary', generation: 4, term: 2, mayRunAlone: true });
+  assert.equal(file.read(), { role: 'secondary', generation: 4, term: 2, mayRunAlone: true });
   assert.is(statSync(file.path).mode & 0o777, 0o600);
   assert.is(statSync(join(folder, 'deep', 'er')).mode & 0o777, 0o700);
 });
