@@ -116,6 +116,7 @@ const { checkpoint, heartbeat, secondary } = configSchema.shape;
 const lab = z.strictObject({
   vcpus: count(1, 8).default(1).meta({ examples: [2] }),
   preRelease: z.boolean().default(false).meta({ description: "The guest's services are declared.", examples: [true] }),
+  witness: z.boolean().default(false).meta({ description: 'A witness decides which host goes on when the two lose each other.', examples: [true] }),
   diskMiB: count(4, 1024).optional().meta({ description: "Each agent's folders lie on a disk of this size.", examples: [16] }),
   agent: z.strictObject({
     checkpoint: checkpoint.optional(), heartbeat: heartbeat.optional(), secondary: secondary.optional(),

@@ -46,10 +46,10 @@ export class Stage {
       return stage;
     }
     const lab = new Lab(labName);
-    const { vcpus, preRelease, diskMiB, agent } = script.lab ?? { vcpus: 1, preRelease: false, diskMiB: undefined, agent: {} };
+    const { vcpus, preRelease, witness, diskMiB, agent } = script.lab ?? { vcpus: 1, preRelease: false, witness: false, diskMiB: undefined, agent: {} };
     let cables: Cables | undefined;
     try {
-      await lab.up({ vcpus, preRelease, diskMiB, overrides: { a: agent, b: agent }, signal });
+      await lab.up({ vcpus, preRelease, witness, diskMiB, overrides: { a: agent, b: agent }, signal });
       cables = await Cables.attach(lab.topology, demoGuest().mac);
       const stage = new Stage(script, signal, new Map(hostNames.map((host) => [host, lab.socket(host)])), lab, cables);
       await stage.#untilReady();

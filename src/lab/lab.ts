@@ -1,6 +1,6 @@
 /** A pair of agents and a protected guest in a topology of namespaces. */
 
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -22,6 +22,7 @@ import {
 const projectRoot = fileURLToPath(new URL('../../../', import.meta.url));
 const labsDir = '/run/colopp/labs';
 const agentPort = 7749;
+const witnessPort = 7750;
 /** As the agent has it by itself. */
 const heartbeatMs = 100;
 const checkpointTimeoutMs = 10_000;
@@ -55,6 +56,8 @@ export interface LabOptions {
   vcpus?: number;
   /** Declare the guest's services, so that replies to reads leave before a checkpoint. */
   preRelease?: boolean;
+  /** A witness decides which host goes on when the two lose each other. */
+  witness?: boolean;
   /** Each agent's folders lie on a disk of their own, of this size, that can be filled. */
   diskMiB?: number | undefined;
   /** Parts of the agents' configuration to change, by host. */
@@ -104,6 +107,7 @@ export class Lab {
       mkdirSync(this.dir, { recursive: true, mode: 0o700 });
       if (!guest) return;
       writeFileSync(join(this.dir, 'secret'), randomBytes(32).toString('hex'), { mode: 0o600 });
+      if (options.witness) this.#startWitness();
       for (const host of hostNames) await this.#prepareHost(host, guest, options);
       for (const host of [...options.agents ?? hostNames].reverse()) await this.startAgent(host, options.signal);
     } catch (error) {
@@ -118,16 +122,10 @@ export class Lab {
 
   /** Starts the agent of a host and waits until it answers. @returns its process id */
   async startAgent(host: HostName, signal?: AbortSignal): Promise<number> {
-    const log = openSync(this.log(host, 'agent'), 'a', 0o600);
-    const main = join(projectRoot, 'dist/src/cli/main.js');
-    const child = spawn('ip', ['netns', 'exec', this.topology.hosts[host], process.execPath, main, 'agent', '--config', this.configPath(host)], {
-      detached: true, stdio: ['ignore', log, log],
-    });
-    closeSync(log);
+    const child = this.#spawn(this.topology.hosts[host], this.log(host, 'agent'), ['agent', '--config', this.configPath(host)]);
     let ended: string | undefined;
     child.once('error', (error) => { ended = error.message; });
     child.once('exit', (code, signal) => { ended = `it ended with ${signal ?? `exit code ${code}`}`; });
-    child.unref();
     const deadlineMs = performance.now() + startLimitMs * slowdown();
     for (;;) {
       signal?.throwIfAborted();
@@ -201,6 +199,23 @@ export class Lab {
     return join(this.dir, host);
   }
 
+  /** The third machine, where the switches are: hosts that cannot reach each other reach it. */
+  #startWitness(): void {
+    this.#spawn(this.topology.net, join(this.dir, 'witness.log'), [
+      'witness', '--listen', `${addresses.witness}:${witnessPort}`, '--state-dir', join(this.dir, 'witness'), '--secret-file', join(this.dir, 'secret'),
+    ]).once('error', () => {}); // the agents will say that it does not answer
+  }
+
+  /** Starts `colopp` in a namespace, to outlive this process. */
+  #spawn(ns: string, logPath: string, args: readonly string[]): ChildProcess {
+    const log = openSync(logPath, 'a', 0o600);
+    const main = join(projectRoot, 'dist/src/cli/main.js');
+    const child = spawn('ip', ['netns', 'exec', ns, process.execPath, main, ...args], { detached: true, stdio: ['ignore', log, log] });
+    closeSync(log);
+    child.unref();
+    return child;
+  }
+
   async #prepareHost(host: HostName, guest: Guest, options: LabOptions): Promise<void> {
     const other = host === 'a' ? 'b' : 'a';
     const dir = this.hostDir(host);
@@ -222,6 +237,7 @@ export class Lab {
         address: `${addresses.replication[other]}:${agentPort}`,
         secretFile: join(this.dir, 'secret'),
       },
+      ...(options.witness ? { witness: { address: `${addresses.witness}:${witnessPort}`, secretFile: join(this.dir, 'secret') } } : {}),
       metrics: { listen: `127.0.0.1:${metricsPort}` },
       heartbeat: { intervalMs: Math.round(heartbeatMs * slowdown()) },
       checkpoint: { timeoutMs: Math.round(checkpointTimeoutMs * slowdown()) },

@@ -8,6 +8,8 @@
  *                  repl 10.78.0.1 ── repl-sw
  *   colopp-LAB-b   the same, repl 10.78.0.2
  *
+ * and a third network, mgmt 10.79.0.0/24, on which both hosts reach the witness.
+ *
  * The switches live in a namespace of their own, so that the cable of a host
  * can be pulled without its help. Everything of a lab is in namespaces with its
  * name, and goes with them.
@@ -27,6 +29,8 @@ export const addresses = {
   client6: 'fd77::1',
   guest6: 'fd77::10',
   replication: { a: '10.78.0.1', b: '10.78.0.2' },
+  management: { a: '10.79.0.1', b: '10.79.0.2' },
+  witness: '10.79.0.9',
 } as const;
 
 export interface Topology {
@@ -73,10 +77,11 @@ export async function createNetwork(lab: Topology): Promise<void> {
   }
   await ipBatch(undefined, namespaces(lab).map((ns) => `netns add ${ns}`));
   await ipBatch(lab.net, [
-    ...['client-sw', 'repl-sw'].flatMap((sw) => [
+    ...['client-sw', 'repl-sw', 'mgmt-sw'].flatMap((sw) => [
       `link add ${sw} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
       `link set ${sw} addrgenmode none up`,
     ]),
+    `addr add ${addresses.witness}/24 dev mgmt-sw`,
     `link add client type veth peer name eth0 netns ${lab.client}`,
     'link set client master client-sw addrgenmode none up',
     ...hostNames.flatMap((host) => [
@@ -84,6 +89,8 @@ export async function createNetwork(lab: Topology): Promise<void> {
       `link set ${host}-up master client-sw addrgenmode none up`,
       `link add ${host}-repl type veth peer name repl netns ${lab.hosts[host]}`,
       `link set ${host}-repl master repl-sw addrgenmode none up`,
+      `link add ${host}-mgmt type veth peer name mgmt netns ${lab.hosts[host]}`,
+      `link set ${host}-mgmt master mgmt-sw addrgenmode none up`,
     ]),
   ]);
   await Promise.all([
@@ -100,13 +107,15 @@ export async function createNetwork(lab: Topology): Promise<void> {
       'link set uplink master br0 addrgenmode none up',
       `addr add ${addresses.replication[host]}/24 dev repl`,
       'link set repl up',
+      `addr add ${addresses.management[host]}/24 dev mgmt`,
+      'link set mgmt up',
     ])),
   ]);
 }
 
-/** Cuts or restores both cables of a host, at the switches' end. */
+/** Cuts or restores all cables of a host, at the switches' end. */
 export async function setCables(lab: Topology, host: HostName, state: 'up' | 'down'): Promise<void> {
-  await ipBatch(lab.net, [`link set ${host}-up ${state}`, `link set ${host}-repl ${state}`]);
+  await ipBatch(lab.net, ['up', 'repl', 'mgmt'].map((cable) => `link set ${host}-${cable} ${state}`));
 }
 
 /** Ids of the processes inside one of a lab's namespaces. */

@@ -173,7 +173,7 @@ link('a version mismatch is told to both sides', async (context) => {
   const answer = await allOf(stranger);
   assert.equal(answer, encodePreamble(), 'our version, for the other side to compare');
   assert.is(refusals[0]?.error.code, 'PEER_VERSION');
-  assert.match(refusals[0]!.error.message, /version 9 .* version 1; install the same/);
+  assert.match(refusals[0]!.error.message, /version 9 .* version 2; install the same/);
   assert.is(connections.length, 0);
 
   const other = createServer((socket) => {
@@ -184,7 +184,7 @@ link('a version mismatch is told to both sides', async (context) => {
   const error = await failure(dial(context, (other.address() as AddressInfo).port));
   other.close();
   assert.is(error.code, 'PEER_VERSION');
-  assert.match(error.message, /version 9 .* version 1; install the same/);
+  assert.match(error.message, /version 9 .* version 2; install the same/);
 });
 
 link('a host of another pair is refused, with a sentence on both sides', async (context) => {
