@@ -26,6 +26,7 @@ import { AgentMetrics } from './metrics.js';
 import { MetricsServer } from './metrics-server.js';
 import { WitnessClient } from './witness/client.js';
 import { PauseHistory } from './pause-history.js';
+import { Vcpus, type VcpusHost, type VcpusStatus } from './vcpus.js';
 import { Vm, type VmEvent } from './vm.js';
 
 /** What `status` answers. */
@@ -54,6 +55,7 @@ export interface AgentStatus {
     sentBytes: number; receivedBytes: number;
   };
   output: GateStats;
+  vcpus: VcpusStatus;
   /** What this host has of the other's inputs; null unless services are declared. */
   inputLog: ShadowStats | null;
 }
@@ -91,6 +93,7 @@ export class Agent {
   /** Only where services are declared. */
   #inputs: InputReplication | undefined;
   readonly #vm: Vm;
+  readonly #vcpus: Vcpus;
   readonly #session: Session;
   readonly #witness: WitnessClient | undefined;
   readonly #timers = new Map<TimerName, NodeJS.Timeout>();
@@ -173,6 +176,7 @@ export class Agent {
     this.#metrics = new AgentMetrics({ status: () => this.status(), holdTimes: () => gate.holdTimes() }, { vm: config.vm.name, host: config.host });
     this.#watchers.add(this.#metrics.onNews);
     this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
+    this.#vcpus = new Vcpus(config.vm.vcpus, config.activeVcpus, this.#vcpusHost());
     this.#session = new Session(config, config.vm.name, secret, {
       onUp: () => this.#dispatch({ type: 'peer-up' }),
       onMessage: (message) => this.#onMessage(message),
@@ -231,6 +235,7 @@ export class Agent {
         receivedBytes: this.#carried.receivedBytes + (this.#relay?.fromPeerBytes ?? 0),
       },
       output: this.#gate.stats(),
+      vcpus: this.#vcpus.status(),
       inputLog: this.#inputs?.stats() ?? null,
     };
   }
@@ -262,6 +267,7 @@ export class Agent {
     this.#witness?.close();
     this.#control?.close();
     this.#metricsServer?.close();
+    this.#vcpus.close();
     await this.#lifecycle;
     await this.#vm.destroy();
     this.#inputs?.close();
@@ -303,6 +309,7 @@ export class Agent {
   }
 
   #onMessage(message: PeerMessage): void {
+    if (message.type === 'vcpu-load') return this.#vcpus.onLoad(message);
     if (!isLogMessage(message)) return this.#dispatch({ type: 'message', message });
     if (message.type !== 'secondary-wish') {
       if (this.#inputs) this.#inputs.onMessage(message);
@@ -311,7 +318,29 @@ export class Agent {
       return;
     }
     this.#inputs?.forward(message.forward);
-    this.#dispatch({ type: 'secondary-active', on: message.active || this.#config.secondary === 'active' });
+    this.#vcpus.onWish(message.active);
+  }
+
+  #vcpusHost(): VcpusHost {
+    return {
+      part: () => isProtected(this.#state) ? this.#state.role : 'neither',
+      pid: () => this.#vm.pid,
+      threads: () => this.#vm.vcpuThreads(),
+      output: () => {
+        const { earlyPackets, releasedBy } = this.#gate.stats();
+        return { early: earlyPackets, released: releasedBy };
+      },
+      send: (load) => this.#session.send(load),
+      setActive: (on) => {
+        this.#dispatch({ type: 'secondary-active', on: on || this.#config.secondary === 'active' });
+        this.#session.send({ type: 'request-checkpoint' }); // it counts from the next commit on
+      },
+      onDecision: ({ to, active, reason, inputs }) => {
+        this.#log.debug({ code: 'ACTIVE_VCPUS', ...inputs }, 'What the active vCPUs are decided by.');
+        this.#note('info', 'ACTIVE_VCPUS', `${to} of ${this.#config.vm.vcpus} vCPUs of the secondary are active${to > 0 ? ` (${active.join(', ')})` : ''}: ${reason}.`);
+      },
+      warn: (code, text) => this.#note('warn', code, text),
+    };
   }
 
   #onVmEvent(event: VmEvent): void {
@@ -426,6 +455,7 @@ export class Agent {
 
   async #takeOver(): Promise<void> {
     this.#closeRelay('taking over');
+    this.#vcpus.restore();
     try {
       await this.#vm.takeOver();
       this.#dispatch({ type: 'took-over' });
@@ -518,6 +548,11 @@ export class Agent {
         }
         this.#dispatch({ type: 'command', command: 'start-alone' });
         return this.status();
+      case 'vcpus': return this.#vcpus.report();
+      case 'active-vcpus':
+        if (request.activeVcpus === undefined) throw new ControlError('CONTROL_REQUEST', 'How many vCPUs are to be active is missing: "auto" or a number.');
+        this.#vcpus.mode = request.activeVcpus;
+        return this.#vcpus.report();
       case 'watch':
         this.#watchers.add(push);
         ended.addEventListener('abort', () => this.#watchers.delete(push));

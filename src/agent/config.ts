@@ -136,6 +136,8 @@ export const configSchema = z.strictObject({
   }).prefault({}),
   /** `paused`: the secondary VM only loads checkpoints, unless the primary compares. `active`: it always runs between them. */
   secondary: z.enum(['paused', 'active']).default('paused'),
+  /** While this host is the secondary: how many vCPUs run. 0 pauses it after every commit; `auto` decides by the load. */
+  activeVcpus: z.union([z.literal('auto'), whole(0, 64)], 'must be "auto" or a whole number from 0 to 64').default('auto'),
 });
 
 /** Whether inputs are mirrored to the other host: for pre-release, comparing, and an active secondary. */

@@ -16,12 +16,14 @@ const mostConnections = 64;
 const lingerMs = 500;
 
 const requestSchema = z.strictObject({
-  command: z.enum(['status', 'checkpoint', 'failover', 'pause', 'reprotect', 'pre-release', 'start-alone', 'watch', 'stop']),
+  command: z.enum(['status', 'checkpoint', 'failover', 'pause', 'reprotect', 'pre-release', 'start-alone', 'vcpus', 'active-vcpus', 'watch', 'stop']),
   /** For `status`: leave the history of checkpoints out. */
   brief: z.boolean().optional(),
   /** For `pre-release`: which service, and whether its replies may leave early. */
   port: z.number().int().min(1).max(65535).optional(),
   on: z.boolean().optional(),
+  /** For `active-vcpus`. */
+  activeVcpus: z.union([z.literal('auto'), z.number().int().min(0).max(64)]).optional(),
 });
 
 export type ControlRequest = z.infer<typeof requestSchema>;

@@ -6,6 +6,7 @@ import type { PeerMessage } from '../protocol/messages.js';
 const text = z.string().max(2000);
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const generation = count;
+const rate = z.number().min(0).max(1e9);
 const phase = z.enum(['alone', 'pairing', 'syncing', 'protected', 'checkpointing', 'parting', 'taking-over', 'active-alone', 'fenced', 'ended']);
 
 const schema = z.discriminatedUnion('type', [
@@ -23,6 +24,13 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('log-mark'), checkpoint: count, readInput: count, round: z.number().int().min(0).max(0xff_ffff) }),
   z.strictObject({ type: z.literal('log-marked'), checkpoint: count }),
   z.strictObject({ type: z.literal('secondary-wish'), active: z.boolean(), forward: z.enum(['all', 'dirty', 'none']) }),
+  z.strictObject({
+    type: z.literal('vcpu-load'),
+    demand: z.strictObject({
+      run: z.array(z.number().min(0).max(1)).max(64),
+      outputsPerSecond: rate, heldPerSecond: rate, matchedPerSecond: rate,
+    }),
+  }),
 ]);
 
 /** @throws if this is no message of the protocol */

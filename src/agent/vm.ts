@@ -106,6 +106,12 @@ export class Vm {
     await this.#qmp.execute('stop');
   }
 
+  /** The VM's vCPUs and their threads on this host. */
+  async vcpuThreads(): Promise<{ vcpu: number; tid: number }[]> {
+    const vcpus = await this.#qmp.execute('query-cpus-fast', undefined, { timeoutMs: commandTimeoutMs });
+    return vcpus.map((vcpu) => ({ vcpu: vcpu['cpu-index'], tid: vcpu['thread-id'] }));
+  }
+
   /** The VM's own network devices tell switches where it is now. */
   async announce(): Promise<void> {
     await this.#qmp.execute('announce-self', { initial: 20, max: 400, rounds: 6, step: 60 });

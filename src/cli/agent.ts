@@ -40,6 +40,7 @@ Example of a configuration file (the primary; its peer has role, host, listen an
     holdMemoryBytes: 268435456
   metrics: { listen: 127.0.0.1:9749 }  # for Prometheus; without it there is no such port
   secondary: paused                # or active
+  activeVcpus: auto                # vCPUs that run while this host is the secondary: auto, or 0 to 64
 
 Examples:
   colopp agent --config /etc/colopp/agent.yaml

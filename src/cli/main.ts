@@ -12,6 +12,7 @@ import { monitorCommand } from './monitor.js';
 import { reprotectCommand } from './reprotect.js';
 import { checkpointCommand, failoverCommand, pauseCommand, serviceCommand, startAloneCommand, statusCommand } from './operate.js';
 import { systemdUnitCommand } from './systemd-unit.js';
+import { vcpuCommand } from './vcpu.js';
 import { witnessCommand } from './witness.js';
 
 const program = new Command('colopp')
@@ -30,7 +31,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
 
 for (const command of [
-  agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), pauseCommand(), reprotectCommand(), startAloneCommand(), serviceCommand(),
+  agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), pauseCommand(), reprotectCommand(), startAloneCommand(), serviceCommand(), vcpuCommand(),
   monitorCommand(), doctorCommand(), labCommand(), drillCommand(), demoCommand(), witnessCommand(), systemdUnitCommand(), explainCommand(), completionCommand(),
 ]) program.addCommand(inherit(command));
 

@@ -121,7 +121,7 @@ export class VcpuTracer {
     }
     const waitNs = Number((maps.others.lookup(0) ?? []).reduce((sum, cpu) => sum + cpu.wait_ns, 0n));
     const others = { runNs: hostRunNs() - processRunNs(this.#pid), waitNs };
-    return { atNs: Number(atNs), vcpus: [...vcpus.values()].sort((a, b) => a.vcpu - b.vcpu), others };
+    return { atNs: Number(atNs), pid: this.#pid, vcpus: [...vcpus.values()].sort((a, b) => a.vcpu - b.vcpu), others };
   }
 
   close(): void {

@@ -5,6 +5,7 @@
 
 import type { Forwarding } from './compare-policy.js';
 import type { Phase, Role } from './pair-types.js';
+import type { VcpuDemand } from './vcpu-policy.js';
 
 /** Sent first by both sides: who I am, and whether I run the VM. */
 export interface Greeting {
@@ -84,7 +85,10 @@ export interface SecondaryWish { type: 'secondary-wish'; active: boolean; forwar
 /** About inputs and shadow outputs; nothing in the pair's life depends on it. */
 export type LogMessage = LogBegin | LogMark | LogMarked | SecondaryWish;
 
-export type PeerMessage = Message | LogMessage;
+/** Primary to secondary, several times a second: its load, by which the secondary decides how many of its vCPUs run. */
+export interface VcpuLoad { type: 'vcpu-load'; demand: VcpuDemand }
+
+export type PeerMessage = Message | LogMessage | VcpuLoad;
 
 export function isLogMessage(message: PeerMessage): message is LogMessage {
   return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'log-marked' || message.type === 'secondary-wish';

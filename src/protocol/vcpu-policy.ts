@@ -13,16 +13,12 @@ import type { VcpuWindow } from './vcpu-trace.js';
 
 /** What the primary tells of its load. */
 export interface VcpuDemand {
-  /** It compares outputs, if there is something to compare them with. */
-  comparing: boolean;
   /** How busy each of its vCPUs is: 0 to 1. */
   run: readonly number[];
   /** Outputs a second: all, those of them that had to wait, and those of these that a match released. */
   outputsPerSecond: number;
   heldPerSecond: number;
   matchedPerSecond: number;
-  /** How much later than its own the secondary's outputs come; null: none came. */
-  lagMs: number | null;
 }
 
 export interface PolicyConfig {
@@ -33,6 +29,8 @@ export interface PolicyConfig {
 
 export interface PolicyInput {
   atMs: number;
+  /** The primary compares outputs, if there is something to compare them with. */
+  comparing: boolean;
   /** Undefined: not heard of the primary for too long. */
   demand: VcpuDemand | undefined;
   /** What the secondary's own vCPUs did since the last input. */
@@ -43,6 +41,7 @@ export interface PolicyInput {
 
 /** A change of the active vCPUs, and why. */
 export interface VcpuDecision {
+  /** As the input's. */
   atMs: number;
   from: number;
   to: number;
@@ -51,12 +50,13 @@ export interface VcpuDecision {
   reason: string;
   /** What it was decided by, smoothed. */
   inputs: {
-    comparing: boolean | null;
+    comparing: boolean;
     heldPerSecond: number;
     heldShare: number;
     benefit: number | null;
-    lagMs: number | null;
     busy: number[];
+    /** How long the active vCPUs wait for their CPUs, as a share of the time. */
+    waiting: number;
     othersCpus: number;
     override: number | null;
   };
@@ -70,9 +70,13 @@ export interface PolicyState {
   lastMs: number | undefined;
   /** Smoothed: how busy each vCPU is, on whichever host it is busier; outputs that wait, and their share; CPUs that others want. */
   busy: number[];
+  /** The same, smoothed over longer: who is the busiest. */
+  load: number[];
   heldPerSecond: number;
   heldShare: number;
   othersCpus: number;
+  /** Smoothed: share of the time that the active vCPUs wait. */
+  waiting: number;
   /** vCPUs that count as busy, with hysteresis. */
   busyNow: boolean[];
   /** Smoothed: share of all output that matches released in this trial, or the last one. */
@@ -87,7 +91,8 @@ export interface PolicyState {
 export const dwellMs = 500;
 /** A step in what is measured shows to nine tenths after 2.3 of these. */
 const smoothMs = 120;
-const benefitSmoothMs = 1000;
+/** What must not be judged by a moment. */
+const slowMs = 1000;
 /** Outputs a second from which on running a secondary may be worth it, and below which it is not any more. */
 const heldRise = 5;
 const heldFall = 1;
@@ -104,16 +109,14 @@ const placeBonus = 0.2;
 /** A secondary is tried for so long, and has to release this share of all output by matches. */
 export const trialMs = 2000;
 const leastBenefit = 0.1;
-/** Shadow outputs later than this come after the commit. */
-const lateMs = 100;
 export const firstBackoffMs = 5000;
 export const longestBackoffMs = 80_000;
 
 export function initialPolicy(config: PolicyConfig): PolicyState {
   return {
     k: 0, active: [], changedMs: undefined, lastMs: undefined,
-    busy: Array<number>(config.vcpus).fill(0), busyNow: Array<boolean>(config.vcpus).fill(false),
-    heldPerSecond: 0, heldShare: 0, othersCpus: 0,
+    busy: Array<number>(config.vcpus).fill(0), load: Array<number>(config.vcpus).fill(0), busyNow: Array<boolean>(config.vcpus).fill(false),
+    heldPerSecond: 0, heldShare: 0, othersCpus: 0, waiting: 0,
     benefit: undefined, trialSinceMs: undefined, notBeforeMs: 0, backoffMs: firstBackoffMs,
   };
 }
@@ -146,28 +149,30 @@ function observe(before: PolicyState, { atMs, demand, window, override }: Policy
   state.lastMs = atMs;
   for (let vcpu = 0; vcpu < config.vcpus; vcpu++) {
     const own = window?.vcpus.find((seen) => seen.vcpu === vcpu);
-    // Here it may be parked: that it wants to run counts.
-    const busy = Math.max(demand?.run[vcpu] ?? 0, own ? own.run + own.wait : 0);
+    // That it waits here is no sign: a parked one waits long to do next to nothing.
+    const busy = Math.max(demand?.run[vcpu] ?? 0, own?.run ?? 0);
     const smoothed = state.busy[vcpu] = smooth(state.busy[vcpu]!, Math.min(1, busy));
+    state.load[vcpu] = smooth(state.load[vcpu]!, Math.min(1, busy), slowMs);
     state.busyNow[vcpu] = smoothed >= (state.busyNow[vcpu] ? busyFall : busyRise);
   }
   state.heldPerSecond = smooth(state.heldPerSecond, Math.min(heldMost, demand?.heldPerSecond ?? 0));
-  if (window) state.othersCpus = smooth(state.othersCpus, window.others.run + window.others.wait);
+  const waits = (window?.vcpus ?? []).filter(({ vcpu }) => state.active.includes(vcpu)).map(({ wait }) => wait);
+  state.waiting = smooth(state.waiting, waits.reduce((sum, wait) => sum + wait, 0) / Math.max(1, waits.length), slowMs);
+  if (window) state.othersCpus = smooth(state.othersCpus, window.others.run + window.others.wait, slowMs);
   if (demand && demand.outputsPerSecond > 0) {
     const share = (of: number): number => Math.min(1, of / demand.outputsPerSecond);
-    const isLate = demand.lagMs !== null && demand.lagMs > lateMs;
     state.heldShare = smooth(state.heldShare, share(demand.heldPerSecond));
-    if (state.k > 0) state.benefit = smooth(state.benefit ?? 0, isLate ? 0 : share(demand.matchedPerSecond), benefitSmoothMs);
+    if (state.k > 0) state.benefit = smooth(state.benefit ?? 0, share(demand.matchedPerSecond), slowMs);
   }
   state.trialSinceMs = state.k === 0 || override !== undefined ? undefined : state.trialSinceMs ?? atMs;
   return state;
 }
 
 /** How many should be active. Notes in `state` how a trial has ended. */
-function target(state: PolicyState, { atMs, demand, override }: PolicyInput, config: PolicyConfig): { k: number; reason: string } {
+function target(state: PolicyState, { atMs, comparing, demand, override }: PolicyInput, config: PolicyConfig): { k: number; reason: string } {
   if (override !== undefined) return { k: Math.min(config.vcpus, Math.max(0, Math.trunc(override))), reason: 'set by the operator' };
+  if (!comparing) return { k: 0, reason: 'the primary compares nothing' };
   if (!demand) return { k: 0, reason: 'the primary does not tell its load' };
-  if (!demand.comparing) return { k: 0, reason: 'the primary compares nothing' };
   if (state.heldPerSecond < (state.k === 0 ? heldRise : heldFall)) return { k: 0, reason: 'hardly any output waits' };
   if (state.heldShare < (state.k === 0 ? shareRise : shareFall)) return { k: 0, reason: `only ${percent(state.heldShare)} of the output waits` };
   const benefit = state.benefit ?? 0;
@@ -191,18 +196,18 @@ function target(state: PolicyState, { atMs, demand, override }: PolicyInput, con
   return { k: wanted, reason: why };
 }
 
-/** The k busiest vCPUs, the busiest first. */
-function busiest({ busy, active }: PolicyState, k: number): number[] {
-  const weight = (vcpu: number): number => busy[vcpu]! + (active.includes(vcpu) ? placeBonus : 0);
-  return busy.map((_, vcpu) => vcpu).sort((a, b) => weight(b) - weight(a) || a - b).slice(0, k);
+/** The k busiest vCPUs, the busiest first. Only one that counts as busy takes the place of an active one. */
+function busiest({ load, busyNow, active }: PolicyState, k: number): number[] {
+  const weight = (vcpu: number): number => load[vcpu]! + (active.includes(vcpu) ? placeBonus : busyNow[vcpu] ? 0 : -1);
+  return load.map((_, vcpu) => vcpu).sort((a, b) => weight(b) - weight(a) || a - b).slice(0, k);
 }
 
-function inputsOf(state: PolicyState, { demand, override }: PolicyInput): VcpuDecision['inputs'] {
+function inputsOf(state: PolicyState, { comparing, demand, override }: PolicyInput): VcpuDecision['inputs'] {
   const rounded = (value: number): number => Math.round(value * 1000) / 1000;
   return {
-    comparing: demand?.comparing ?? null, heldPerSecond: rounded(demand?.heldPerSecond ?? 0), heldShare: rounded(state.heldShare),
-    benefit: state.benefit === undefined ? null : rounded(state.benefit), lagMs: demand?.lagMs ?? null,
-    busy: state.busy.map(rounded), othersCpus: rounded(state.othersCpus), override: override ?? null,
+    comparing, heldPerSecond: rounded(demand?.heldPerSecond ?? 0), heldShare: rounded(state.heldShare),
+    benefit: state.benefit === undefined ? null : rounded(state.benefit),
+    busy: state.busy.map(rounded), waiting: rounded(state.waiting), othersCpus: rounded(state.othersCpus), override: override ?? null,
   };
 }
 

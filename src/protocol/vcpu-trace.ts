@@ -37,6 +37,8 @@ export interface VcpuTotals {
 export interface VcpuReading {
   /** CLOCK_MONOTONIC. */
   atNs: number;
+  /** The VM's process. */
+  pid: number;
   vcpus: VcpuTotals[];
   /** All other processes of this host. */
   others: { runNs: number; waitNs: number };
@@ -68,7 +70,8 @@ export interface VcpuWindow {
 /** What happened between two readings; a vCPU whose thread is another by then begins anew. */
 export function windowBetween(before: VcpuReading, after: VcpuReading): VcpuWindow {
   const spanNs = Math.max(1, after.atNs - before.atNs);
-  const cpus = (of: 'runNs' | 'waitNs'): number => Math.max(0, after.others[of] - before.others[of]) / spanNs;
+  // Another process of the VM: what the earlier one ran is not known any more.
+  const cpus = (of: 'runNs' | 'waitNs'): number => after.pid === before.pid ? Math.max(0, after.others[of] - before.others[of]) / spanNs : 0;
   return {
     fromNs: before.atNs,
     toNs: after.atNs,

@@ -1,0 +1,238 @@
+/**
+ * The vCPUs of this host's VM. They are watched wherever the VM is; while this
+ * host is the secondary, so many of them are active as are worth it.
+ */
+
+import { availableParallelism } from 'node:os';
+import { VcpuPlacement } from '../dataplane/vcpu-placement.js';
+import { VcpuTracer, type VcpuThread } from '../dataplane/vcpu-tracer.js';
+import type { VcpuLoad } from '../protocol/messages.js';
+import { decide, initialPolicy, type PolicyState, type VcpuDecision, type VcpuDemand } from '../protocol/vcpu-policy.js';
+import { windowBetween, type VcpuReading } from '../protocol/vcpu-trace.js';
+
+/** How many are active: decided by the load, or an operator's word. */
+export type ActiveVcpus = 'auto' | number;
+
+export interface VcpusStatus {
+  mode: ActiveVcpus;
+  /** vCPUs of the VM. */
+  of: number;
+  /** Those that are active, the busiest first; null unless this host is a secondary that could take over. */
+  active: number[] | null;
+  /** Why so many. */
+  reason: string;
+}
+
+/** What `vcpus` answers. */
+export interface VcpusReport extends VcpusStatus {
+  /** Null where the kernel cannot trace, or there is no VM. */
+  reading: VcpuReading | null;
+  /** What the primary last told. */
+  demand: VcpuDemand | null;
+  /** The last decisions, the newest last. */
+  decisions: VcpuDecision[];
+}
+
+/** Packets that the gate has released so far. */
+interface OutputCounts {
+  early: number;
+  released: Readonly<Record<'commit' | 'logged' | 'match', number>>;
+}
+
+/** The agent, as far as it matters here. */
+export interface VcpusHost {
+  /** What this host is while the VM is protected. */
+  part(): 'primary' | 'secondary' | 'neither';
+  /** The VM's process. */
+  pid(): number | undefined;
+  threads(): Promise<VcpuThread[]>;
+  output(): OutputCounts;
+  send(load: VcpuLoad): void;
+  /** Whether the secondary runs between checkpoints. */
+  setActive(on: boolean): void;
+  onDecision(decision: VcpuDecision): void;
+  warn(code: string, text: string): void;
+}
+
+const tickMs = 100;
+const loadMs = 200;
+/** Threads come and go with QEMU, and hardly ever otherwise. */
+const followMs = 1000;
+/** A primary that tells nothing for so long is not counted on. */
+const staleMs = 1500;
+const keptDecisions = 64;
+
+export class Vcpus {
+  readonly #count: number;
+  readonly #host: VcpusHost;
+  readonly #tracer: VcpuTracer | undefined;
+  readonly #placement = new VcpuPlacement();
+  readonly #decisions: VcpuDecision[] = [];
+  readonly #timer: NodeJS.Timeout;
+  #mode: ActiveVcpus;
+  #threads: VcpuThread[] = [];
+  #pid: number | undefined;
+  #followedMs = -Infinity;
+  #asking = false;
+  #last: VcpuReading | undefined;
+  /** Primary: what was known when the load was last told. */
+  #told: { atMs: number; reading: VcpuReading | undefined; output: OutputCounts } | undefined;
+  /** Secondary: what the primary last told, and what follows from it; undefined: not in that part. */
+  #demand: { demand: VcpuDemand; atMs: number } | undefined;
+  #policy: PolicyState | undefined;
+  /** Secondary: the primary compares, if this VM runs. */
+  #wished = false;
+
+  /** @param count vCPUs of the VM */
+  constructor(count: number, mode: ActiveVcpus, host: VcpusHost) {
+    this.#count = count;
+    this.#mode = mode;
+    this.#host = host;
+    try {
+      this.#tracer = VcpuTracer.open(count);
+    } catch (error) {
+      host.warn('VCPU_TRACE', `vCPUs are not traced on this host: ${(error as Error).message}`);
+    }
+    this.#timer = setInterval(() => this.#tick(), tickMs);
+    this.#timer.unref();
+  }
+
+  get mode(): ActiveVcpus {
+    return this.#mode;
+  }
+
+  /** Counts from the next tick on, while this host is the secondary. */
+  set mode(mode: ActiveVcpus) {
+    this.#mode = mode;
+  }
+
+  onLoad({ demand }: VcpuLoad): void {
+    this.#demand = { demand, atMs: monotonicMs() };
+  }
+
+  onWish(active: boolean): void {
+    this.#wished = active;
+  }
+
+  /** Every vCPU runs at full weight again, before this returns; for a takeover and for the end. */
+  restore(): void {
+    this.#placement.restore();
+    this.#policy = undefined;
+  }
+
+  status(): VcpusStatus {
+    const last = this.#decisions.at(-1);
+    const reason = !this.#policy ? 'this host is not a secondary that could take over' : last?.reason ?? 'nothing has been decided yet';
+    return { mode: this.#mode, of: this.#count, active: this.#policy?.active ?? null, reason };
+  }
+
+  report(): VcpusReport {
+    return {
+      ...this.status(), demand: this.#demand?.demand ?? null, decisions: [...this.#decisions],
+      reading: this.#pid === undefined ? null : this.#tracer?.read() ?? null,
+    };
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.restore();
+    this.#tracer?.close();
+  }
+
+  #tick(): void {
+    this.#follow();
+    const reading = this.#pid === undefined ? undefined : this.#tracer?.read();
+    const part = this.#host.part();
+    if (part === 'primary') this.#tellLoad(reading);
+    else this.#told = undefined;
+    if (part === 'secondary') this.#decide(reading);
+    else if (this.#policy) this.restore();
+    this.#last = reading;
+  }
+
+  /** Keeps up with QEMU's threads. */
+  #follow(): void {
+    const pid = this.#host.pid();
+    const nowMs = monotonicMs();
+    if (pid !== this.#pid) {
+      this.#pid = undefined;
+      this.#threads = [];
+      this.#tracer?.unfollow();
+    } else if (nowMs - this.#followedMs < followMs) {
+      return;
+    }
+    if (pid === undefined || this.#asking) return;
+    this.#asking = true;
+    this.#followedMs = nowMs;
+    this.#host.threads().then((threads) => {
+      if (this.#host.pid() !== pid) return;
+      this.#threads = threads;
+      this.#tracer?.follow(pid, threads);
+      this.#pid = pid;
+      if (this.#policy && this.#policy.k > 0) this.#place(this.#policy.active);
+    }).catch(() => {}).finally(() => { this.#asking = false; }); // QEMU is busy, or at its end: asked again
+  }
+
+  // ---- primary -------------------------------------------------------------
+
+  #tellLoad(reading: VcpuReading | undefined): void {
+    const atMs = monotonicMs();
+    const before = this.#told;
+    if (before && atMs - before.atMs < loadMs) return;
+    const output = this.#host.output();
+    this.#told = { atMs, reading, output };
+    if (!before) return;
+    const perSecond = (of: (counts: OutputCounts) => number): number => Math.max(0, of(output) - of(before.output)) / (atMs - before.atMs) * 1000;
+    const held = ({ released }: OutputCounts): number => released.commit + released.match;
+    const busy = reading && before.reading ? windowBetween(before.reading, reading).vcpus : [];
+    this.#host.send({
+      type: 'vcpu-load',
+      demand: {
+        run: Array.from({ length: this.#count }, (_, vcpu) => busy.find((seen) => seen.vcpu === vcpu)?.run ?? 0),
+        outputsPerSecond: perSecond((counts) => counts.early + counts.released.logged + held(counts)),
+        heldPerSecond: perSecond(held),
+        matchedPerSecond: perSecond(({ released }) => released.match),
+      },
+    });
+  }
+
+  // ---- secondary -----------------------------------------------------------
+
+  #decide(reading: VcpuReading | undefined): void {
+    const atMs = monotonicMs();
+    const config = { vcpus: this.#count, cpus: this.#placement.cpus(this.#threads).length || availableParallelism() };
+    if (!this.#policy) {
+      this.#policy = initialPolicy(config);
+      this.#demand = undefined;
+      this.#host.setActive(false);
+    }
+    const { state, decision } = decide(this.#policy, {
+      atMs,
+      comparing: this.#wished,
+      demand: this.#demand && atMs - this.#demand.atMs < staleMs ? this.#demand.demand : undefined,
+      window: this.#last && reading ? windowBetween(this.#last, reading) : undefined,
+      override: this.#mode === 'auto' ? undefined : this.#mode,
+    }, config);
+    this.#policy = state;
+    if (!decision) return;
+    this.#decisions.push(decision);
+    if (this.#decisions.length > keptDecisions) this.#decisions.shift();
+    if (decision.to > 0) this.#place(decision.active);
+    else this.#placement.restore(); // it is paused: nothing is to be parked, should it be needed at once
+    if ((decision.from > 0) !== (decision.to > 0)) this.#host.setActive(decision.to > 0);
+    this.#host.onDecision(decision);
+  }
+
+  #place(active: readonly number[]): void {
+    try {
+      this.#placement.place(this.#threads, active);
+    } catch (error) {
+      this.#host.warn('VCPU_PLACEMENT', `The secondary's vCPUs run where the kernel puts them: ${(error as Error).message}.`);
+    }
+  }
+}
+
+/** CLOCK_MONOTONIC, which readings and decisions share. */
+function monotonicMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
+}
