@@ -39,6 +39,9 @@ interface OutputCounts {
   released: Readonly<Record<'commit' | 'logged' | 'match', number>>;
 }
 
+/** What a host may be unable to do; the VM runs all the same. */
+export type VcpuTroubleCode = 'VCPU_TRACE' | 'VCPU_PLACEMENT';
+
 /** The agent, as far as it matters here. */
 export interface VcpusHost {
   /** What this host is while the VM is protected. */
@@ -51,7 +54,7 @@ export interface VcpusHost {
   /** Whether the secondary runs between checkpoints. */
   setActive(on: boolean): void;
   onDecision(decision: VcpuDecision): void;
-  warn(code: string, text: string): void;
+  warn(code: VcpuTroubleCode, text: string): void;
 }
 
 const tickMs = 100;

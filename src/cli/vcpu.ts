@@ -12,6 +12,11 @@ import { timelineSvg } from './vcpu-timeline.js';
 export function vcpuCommand(): Command {
   return new Command('vcpu')
     .description("watch the VM's vCPUs, and say how many of the secondary's are active")
+    .addHelpText('after', `
+Examples:
+  colopp vcpu top
+  colopp vcpu trace --seconds 30 --svg vcpus.svg
+  colopp vcpu set auto`)
     .addCommand(topCommand())
     .addCommand(traceCommand())
     .addCommand(setCommand());
