@@ -191,6 +191,7 @@ export class Agent {
   }
 
   #onMessage(message: PeerMessage): void {
+    if (message.type === 'vcpu-load') return; // a simulated VM has no vCPUs
     if (isLogMessage(message)) this.inputs.onMessage(message);
     else this.dispatch({ type: 'message', message });
   }
