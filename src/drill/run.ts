@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { hostNames } from '../lab/topology.js';
 import type { Lab } from '../lab/lab.js';
+import { slowdown } from '../lab/slowdown.js';
 import { judge, type Finding, type LoadOutcome, type Observations } from './judge.js';
 import { Performer, stepText } from './perform.js';
 import { seededRandom } from './random.js';
@@ -101,8 +102,13 @@ async function play(script: Script, stage: Stage, { seed, signal, onProgress }: 
     performer.abandon();
   }
   result.loads = performer.loads;
-  result.findings = judge(script.expect, await observe(script, stage, performer, first));
+  result.findings = judge(expectations(script), await observe(script, stage, performer, first));
   result.outcome = result.reason === '' && result.findings.every(({ met }) => met) ? 'passed' : 'failed';
+}
+
+/** What a drill expects, where everything takes longer. */
+function expectations({ expect }: Script): Script['expect'] {
+  return expect.takeoverWithin === undefined ? expect : { ...expect, takeoverWithin: expect.takeoverWithin * slowdown() };
 }
 
 async function observe(script: Script, stage: Stage, { disturbances, loads }: Performer, first: 'a' | 'b'): Promise<Observations> {

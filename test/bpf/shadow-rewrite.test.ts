@@ -52,7 +52,7 @@ function counted(which: ShadowCounter, action: () => void): number {
 function forget(endedNs = (1n << 64n) - 1n, usedNs = endedNs): void {
   bss.sweep_ended_ns.set(endedNs);
   bss.sweep_used_ns.set(usedNs);
-  shadow_sweep.testRun();
+  shadow_sweep.testRun({ data: new Uint8Array(14) });
 }
 
 function begin(mode: ShadowMode, tsOffset = 0): void {

@@ -1,11 +1,13 @@
 /** What is tried in the outer VM, in this order: what is close to the kernel first. */
 import { spawn } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { AgentStatus } from '../../src/agent/agent.js';
 import type { Finding } from '../../src/agent/doctor/doctor.js';
 import type { DemoSummary } from '../../src/drill/demo.js';
+import { shippedDrills } from '../../src/drill/shipped.js';
 import { existingLabs } from '../../src/lab/topology.js';
 import { judge } from '../outcome.js';
 
@@ -37,6 +39,7 @@ export interface Step {
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const cli = 'dist/src/cli/main.js';
 const minuteMs = 60_000;
+const tracedMs = 3000;
 
 /** Guests in an emulated machine are slow: heartbeats and limits of labs are so many times longer. */
 const emulatedSlowdown = 10;
@@ -44,12 +47,15 @@ const emulatedSlowdown = 10;
 /** Those tests of test/bpf that need no compiler: the image has none. */
 const bpfTests = ['flow', 'gate', 'shadow-rewrite', 'libbpf-probe'];
 
+/** As `colopp drill run --quick` has them. */
+const quickDrills = shippedDrills().filter(({ script }) => script.quick).map(({ script }) => script.drill);
+
 export const steps: readonly Step[] = [
   { name: 'doctor', limitMs: 2 * minuteMs, run: doctor },
   ...bpfTests.map((name): Step => ({ name: `bpf/${name}`, limitMs: 3 * minuteMs, run: (context) => testFile(context, `bpf/${name}`) })),
-  { name: 'lab', limitMs: 4 * minuteMs, run: lab },
-  { name: 'failover', limitMs: 4 * minuteMs, run: (context) => demo(context, 'failover') },
-  { name: 'failover with pre-release', limitMs: 4 * minuteMs, run: (context) => demo(context, 'failover with pre-release', '--pre-release') },
+  { name: 'lab', limitMs: 6 * minuteMs, run: lab },
+  { name: 'failover', limitMs: 6 * minuteMs, run: failover },
+  ...quickDrills.map((name): Step => ({ name: `drill/${name}`, limitMs: 6 * minuteMs, run: (context) => drill(context, name) })),
 ];
 
 async function doctor({ node, fact }: StepContext): Promise<void> {
@@ -83,6 +89,7 @@ async function lab(context: StepContext): Promise<void> {
     if (vm.accel !== 'kvm') throw new Error(`The guest does not run on KVM: ${vm.accelReason}`);
     if (!isProtected) throw new Error('The guest is not protected.');
     for (let i = 0; i < 3; i++) await colopp('checkpoint', '--lab', 'nested');
+    await kvmExits(context, vm.pid ?? 0);
     const after = parse<AgentStatus>((await colopp('status', '--lab', 'nested', '--json')).stdout, 'no status');
     context.fact('checkpoints by hand', `${after.checkpoints.commits} committed`);
     if (after.checkpoints.commits < 3) throw new Error(`Three checkpoints were asked for, ${after.checkpoints.commits} have been committed.`);
@@ -96,15 +103,42 @@ async function lab(context: StepContext): Promise<void> {
   if (left.length > 0) throw new Error(`Labs are left behind: ${left.join(', ')}`);
 }
 
-async function demo(context: StepContext, title: string, ...options: string[]): Promise<void> {
+/** Why the guest's vCPU leaves guest mode: only KVM knows. */
+async function kvmExits({ say, fact }: StepContext, pid: number): Promise<void> {
+  // Not before it is needed: without the native add-ons everything else is still worth trying.
+  const { VcpuTracer } = await import('../../src/dataplane/vcpu-tracer.js');
+  const threads = readdirSync(`/proc/${pid}/task`).map(Number)
+    .filter((tid) => /^CPU 0\/KVM/.test(readFileSync(`/proc/${pid}/task/${tid}/comm`, 'utf8')))
+    .map((tid) => ({ vcpu: 0, tid }));
+  const tracer = VcpuTracer.open(1);
+  try {
+    tracer.follow(pid, threads);
+    await sleep(tracedMs);
+    const exits = tracer.read().vcpus[0]?.exits;
+    say(`exits of the vCPU thread ${threads[0]?.tid} of QEMU ${pid} in ${tracedMs} ms: ${JSON.stringify(exits)}\n`);
+    if (!exits || Object.values(exits).every((count) => count === 0)) throw new Error('The vCPU tracer saw no exits from guest mode, though the guest runs on KVM.');
+    fact('KVM exits', `${Object.entries(exits).map(([reason, count]) => `${reason} ${count}`).join(', ')} in ${tracedMs / 1000} s`);
+  } finally {
+    tracer.close();
+  }
+}
+
+/** A drill that comes with colopp. */
+async function drill(context: StepContext, name: string): Promise<void> {
+  const { status, output } = await context.node(cli, 'drill', 'run', name, '--seed', '1', '--logs', '/tmp/drill-logs');
+  if (status !== 0) throw new Error(`The drill ended with exit code ${status}: ${output.trim().split('\n').at(-1)}`);
+}
+
+/** The demo: a host is killed under load. */
+async function failover(context: StepContext): Promise<void> {
   const file = '/tmp/demo.json';
   rmSync(file, { force: true });
-  const { status, output } = await context.node(cli, 'demo', '--seed', '1', '--json', file, ...options);
+  const { status, output } = await context.node(cli, 'demo', '--seed', '1', '--json', file);
   if (status !== 0) throw new Error(`The demo ended with exit code ${status}: ${output.trim().split('\n').at(-1)}`);
   const summary = parse<DemoSummary>(readFileSync(file, 'utf8'), output);
-  const { checkpoints, failover, connections, writes } = summary;
-  context.fact(title, `${connections.survived} of ${connections.open} connections survived, ${writes.lost} of ${writes.acknowledged} writes lost, `
-    + `${checkpoints.count} checkpoints (pause ${checkpoints.pauseMsP50.toFixed(0)} ms), first reply after ${failover.firstReplyMs.toFixed(0)} ms`);
+  const { checkpoints, failover: takeover, connections, writes } = summary;
+  context.fact('failover', `${connections.survived} of ${connections.open} connections survived, ${writes.lost} of ${writes.acknowledged} writes lost, `
+    + `${checkpoints.count} checkpoints (pause ${checkpoints.pauseMsP50.toFixed(0)} ms), first reply after ${takeover.firstReplyMs.toFixed(0)} ms`);
   if (summary.accel !== 'kvm') throw new Error('The guests did not run on KVM.');
   if (checkpoints.count === 0) throw new Error('No checkpoint was committed.');
 }

@@ -5,7 +5,7 @@ import { constants } from 'node:fs';
 import { access, readFile } from 'node:fs/promises';
 import { arch, release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { libbpfVersion } from 'libbpf-napi';
+import { libbpfVersion, probe } from 'libbpf-napi';
 import { probeGate } from '../../dataplane/gate.js';
 import { createTunnel, removeTunnel } from '../../dataplane/tunnel.js';
 import { fail, ok, warn, type Check, type Verdict } from './finding.js';
@@ -41,9 +41,9 @@ export const hostChecks: readonly Check[] = [
   ['gate', async () => {
     try {
       await probeGate();
-      return ok('the gate\'s BPF programs load and attach to a tap');
+      return ok(`the gate's BPF programs load and attach to a tap (${probe.tcx() === 'no' ? 'clsact: this kernel has no tcx' : 'tcx'})`);
     } catch (error) {
-      return fail((error as Error).message, 'The kernel must be 6.6 or newer, with CONFIG_NET_XGRESS; run as root.');
+      return fail((error as Error).message, 'The kernel must be 6.6 or newer (tcx), or 6.1 or newer with the modules sch_ingress and cls_bpf; run as root.');
     }
   }],
   ['tunnel', tunnel],
