@@ -321,7 +321,7 @@ static long sweep_flow(void *map, const struct shadow_key *key, struct shadow_fl
 	return 0;
 }
 
-/* Of a type that never sleeps: before Linux 6.6 others cannot use a map with locks. The frame is nobody's. */
+/* Of a type that never sleeps: Linux 6.1 lets no other use a map with locks. The frame is nobody's. */
 SEC("tc")
 int shadow_sweep(struct __sk_buff *unused)
 {

@@ -11,6 +11,7 @@ import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError, Option } from 'commander';
 import { locateQemu, probeKvm, probeNested, type NestedProbe } from '../../src/qemu/index.js';
+import { whole } from '../../src/cli/options.js';
 import { Progress } from '../../src/cli/progress.js';
 import { breakGate } from './break-bpf.js';
 import type { Order } from './messages.js';
@@ -23,7 +24,7 @@ const images = join(root, 'build/nested');
 const suites = ['forky', 'trixie', 'bookworm'] as const;
 const consoleLines = 30;
 
-interface Options { kernel: typeof suites[number] | 'all'; accel: 'auto' | 'kvm' | 'tcg'; memory: string; breakBpf?: boolean }
+interface Options { kernel: typeof suites[number] | 'all'; accel: 'auto' | 'kvm' | 'tcg'; memory: number; breakBpf?: boolean }
 
 async function main(): Promise<number> {
   const command = new Command('npm run test:nested --')
@@ -31,7 +32,7 @@ async function main(): Promise<number> {
     .argument('[words...]', 'only the steps whose names hold one of these words')
     .addOption(new Option('--kernel <suite>', 'the Debian whose kernel to use').choices([...suites, 'all']).default('forky'))
     .addOption(new Option('--accel <which>', 'what the outer VM runs on').choices(['auto', 'kvm', 'tcg']).default('auto'))
-    .option('--memory <mib>', 'memory of the outer VM', '3072')
+    .option('--memory <mib>', 'memory of the outer VM', whole(2048, 1024 * 1024), 3072)
     .option('--break-bpf', 'spoil a BPF program on purpose, to see that the tests notice')
     .exitOverride()
     .addHelpText('after', `
@@ -51,6 +52,11 @@ Exit codes: 0 all passed, 1 something failed, 2 wrong usage or environment.`);
   const interruption = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => interruption.abort());
 
+  // It travels on a kernel command line, where words end at white space.
+  if (/\s/.test(root)) {
+    process.stderr.write(`The checkout lies in "${root}": the nested tests need a path without white space.\n`);
+    return 2;
+  }
   const prepared = await setUp(options.kernel);
   if (prepared !== 0) return prepared;
   const runtime = await locateQemu();
@@ -90,7 +96,7 @@ async function runSuite(suite: string, nested: NestedProbe, order: Order, option
   const startedMs = performance.now();
   let stepStartedMs = startedMs;
   const cutOff = await runOuterVm({
-    runtime: await locateQemu(), accel: nested.accel, project: root, images, suite, memoryMiB: Number(options.memory), consoleFile, order,
+    runtime: await locateQemu(), accel: nested.accel, project: root, images, suite, memoryMiB: options.memory, consoleFile, order,
     startLimitMs: 180_000, graceMs: 60_000, signal,
     onNews: (news) => {
       report.take(news);
@@ -114,4 +120,9 @@ async function runSuite(suite: string, nested: NestedProbe, order: Order, option
   return report;
 }
 
-process.exitCode = await main();
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`${(error as Error).message}\n`);
+  process.exitCode = 2;
+}
