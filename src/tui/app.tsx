@@ -3,10 +3,10 @@
 import { Box, useInput, type Key } from 'ink';
 import { useEffect, useRef, useState, useSyncExternalStore, type ReactElement } from 'react';
 import { Block, type Line } from './block.js';
-import { checkpointLines, headerLine, helpLines, logLines, outputLines, pairLines } from './panels.js';
+import { checkpointLines, headerLine, helpLines, logLines, outputLines, pairLines, secondaryLines, serviceLines } from './panels.js';
 import type { Frame, Store } from './store.js';
 import { fit, timeOfDay, wrap, type Glyphs } from './text.js';
-import { initialUi, press, type Action, type Ui } from './ui.js';
+import { initialUi, press, questionText, type Action, type Ui } from './ui.js';
 import { eventLines, eventsFrom, viewOf, type EventLine, type Tone, type View } from './view.js';
 import type { LogEvent } from './model.js';
 
@@ -27,6 +27,8 @@ export interface Setting {
 
 const leastColumns = 50;
 const leastRows = 14;
+/** The panel of the events keeps at least this height, its title included. */
+const leastEvents = 3;
 /** From this width on, events and figures have room to spare for the chart. */
 const wideColumns = 110;
 /** How long an answer stays in the place of the keys. */
@@ -68,7 +70,7 @@ export function Picture({ frame, ui, said, size, setting }: {
   }
   const { view, heights, left, events, note } = arrange(frame, ui, setting, size);
   const { subject } = view;
-  const { text, tone } = footer(frame, ui, said, setting);
+  const { text, tone } = footer(frame, ui, said, setting, view, columns);
   return (
     <Box flexDirection="column" width={columns} height={rows}>
       {block(columns, [headerLine(view.verdict, title, timeOfDay(frame.nowMs), columns)])}
@@ -81,6 +83,8 @@ export function Picture({ frame, ui, said, size, setting }: {
               {block(columns - left - 1, outputLines(subject, columns - left - 1, heights.middle, glyphs))}
             </Box>
           )}
+          {subject && block(columns, serviceLines(subject, columns, heights.services, glyphs))}
+          {view.secondary && block(columns, secondaryLines(view.secondary, columns, heights.secondary, glyphs))}
           {block(columns, logLines(events, note, columns, heights.events, glyphs))}
         </>
       )}
@@ -92,7 +96,7 @@ export function Picture({ frame, ui, said, size, setting }: {
 
 interface Arrangement {
   view: View;
-  heights: { pair: number; middle: number; events: number };
+  heights: { pair: number; middle: number; services: number; secondary: number; events: number };
   /** Width of the left one of the two panels in the middle. */
   left: number;
   events: EventLine[];
@@ -109,14 +113,16 @@ function arrange({ model, nowMs }: Frame, ui: Ui, { staleMs }: Setting, { column
   const figures = subject ? Math.max(subject.output.length, subject.checkpoints.length + 1) : 0;
   // A tall terminal gives the chart some of its height; a low one has to leave something out.
   const wanted = subject ? 1 + figures + Math.max(0, Math.min(6, Math.floor((rows - 30) / 3))) : 0;
-  const middle = Math.min(wanted, rows - 2 - pair - 2);
+  const services = subject && subject.services.length > 0 ? 1 + subject.services.length : 0;
+  const secondary = view.secondary ? 1 + view.secondary.figures.length + Math.ceil(view.secondary.vcpus.length / Math.max(1, Math.floor(columns / 26))) : 0;
+  const [middle = 0, servicesHeight = 0, secondaryHeight = 0] = shareOut(rows - 2 - pair - leastEvents, [[2, 5, wanted], [2, 3, services], [2, 3, secondary]]);
   const shown = eventsFrom(model.events, ui.level);
   const back = Math.min(ui.back, Math.max(0, shown.length - 1));
   const notes = [
     ...ui.level === 'info' ? [] : [ui.level === 'warn' ? 'warnings and errors' : 'errors'],
     ...back === 0 ? [] : [`${back} newer below`],
   ];
-  const heights = { pair, middle, events: rows - 2 - pair - middle };
+  const heights = { pair, middle, services: servicesHeight, secondary: secondaryHeight, events: rows - 2 - pair - middle - servicesHeight - secondaryHeight };
   return {
     view, heights,
     left: columns >= wideColumns ? columns - 50 : Math.floor((columns - 1) / 2),
@@ -126,12 +132,39 @@ function arrange({ model, nowMs }: Frame, ui: Ui, { staleMs }: Setting, { column
   };
 }
 
-function footer({ model, nowMs }: Frame, { confirming }: Ui, said: LogEvent | undefined, { isReplay, hasKeys }: Setting): { text: string; tone: Tone } {
-  if (confirming) return { text: ` Move the VM from ${confirming.from} to ${confirming.to} now? y/n`, tone: 'warn' };
+/**
+ * Heights for panels, in order of importance: each first gets what it needs to say anything, then what
+ * makes it useful, then what it wants.
+ * @param panels [least, useful, wanted]; wanted 0: there is no such panel
+ */
+function shareOut(height: number, panels: readonly (readonly [least: number, useful: number, wanted: number])[]): number[] {
+  const heights = panels.map(() => 0);
+  let left = Math.max(0, height);
+  const grow = (i: number, to: number): void => {
+    const more = Math.max(0, Math.min(to - heights[i]!, left));
+    heights[i]! += more;
+    left -= more;
+  };
+  panels.forEach(([least, , wanted], i) => { if (wanted >= least && left >= least) grow(i, least); });
+  for (const step of [1, 2] as const) {
+    panels.forEach((panel, i) => { if (heights[i]! > 0) grow(i, Math.min(panel[step], panel[2])); });
+  }
+  return heights;
+}
+
+function footer({ model, nowMs }: Frame, { asking }: Ui, said: LogEvent | undefined, { isReplay, hasKeys }: Setting, view: View, columns: number): { text: string; tone: Tone } {
+  if (asking) return { text: ` ${questionText(asking)}`, tone: 'warn' };
   const latest = said ?? model.said;
   if (latest && nowMs - latest.atMs < saidMs) return { text: ` ${latest.text}`, tone: latest.level === 'info' ? 'good' : 'bad' };
   if (!hasKeys) return { text: ' There is no terminal to read keys from.', tone: 'dim' };
-  return { text: ` ${isReplay ? '' : 'c checkpoint  f failover  '}e filter events  tab other host  ? help  q quit`, tone: 'dim' };
+  const commands = isReplay ? [] : [
+    'c checkpoint', 'f failover', view.target && view.target.protection !== 'on' ? 'p protect' : 'p pause',
+    ...view.services.services.length > 0 ? ['s services'] : [], ...view.vcpus ? ['v vCPUs'] : [],
+  ];
+  const keys = (others: readonly string[]): string => ` ${[...commands, ...others, '? help', 'q quit'].join('  ')}`;
+  // Help has them all; where there is little room, it is enough to know of it.
+  const text = [['e filter', 'tab other'], ['e filter'], []].map(keys).find((line) => line.length <= columns);
+  return { text: text ?? ' ? help  q quit', tone: 'dim' };
 }
 
 function nameOf(input: string, key: Key): string {

@@ -13,8 +13,14 @@ export interface Feed {
   /** Tells `sink` what it observes until `signal` aborts. @throws if it cannot go on at all */
   run(sink: Sink, signal: AbortSignal): Promise<void>;
   /** Has a command carried out, and says what became of it; absent where nobody can. */
-  command?(source: string, command: 'checkpoint' | 'failover'): Promise<void>;
+  command?(source: string, request: MonitorRequest): Promise<void>;
 }
+
+/** What the monitor asks agents to do. */
+export type MonitorRequest =
+  | { command: 'checkpoint' | 'failover' | 'pause' | 'reprotect' }
+  | { command: 'pre-release'; port: number; on: boolean }
+  | { command: 'active-vcpus'; activeVcpus: 'auto' | number };
 
 export interface Sink {
   observe(observation: Observation): void;
@@ -56,13 +62,11 @@ export class LiveFeed implements Feed {
     for (const follower of followers) follower.close();
   }
 
-  async command(source: string, command: 'checkpoint' | 'failover'): Promise<void> {
+  async command(source: string, request: MonitorRequest): Promise<void> {
     const socket = this.#agents.find((agent) => agent.source === source)?.socket;
     if (socket === undefined) return;
     try {
-      const result = await callAgent(socket, { command }) as { pauseMs?: unknown };
-      this.#say(source, 'info', command === 'failover' ? 'The VM has been moved.'
-        : `Checkpoint committed${typeof result.pauseMs === 'number' ? `, the VM was paused for ${result.pauseMs.toFixed(1)} ms` : ''}.`);
+      this.#say(source, 'info', doneText(request, await callAgent(socket, request)));
     } catch (error) {
       this.#say(source, 'error', (error as Error).message);
     }
@@ -70,6 +74,20 @@ export class LiveFeed implements Feed {
 
   #say(source: string, level: 'info' | 'error', text: string): void {
     this.#sink?.observe(parseObservation({ kind: 'said', atMs: this.nowMs(), source, level, text }));
+  }
+}
+
+function doneText(request: MonitorRequest, result: unknown): string {
+  switch (request.command) {
+    case 'checkpoint': {
+      const { pauseMs } = result as { pauseMs?: unknown };
+      return `Checkpoint committed${typeof pauseMs === 'number' ? `, the VM was paused for ${pauseMs.toFixed(1)} ms` : ''}.`;
+    }
+    case 'failover': return 'The VM has been moved.';
+    case 'pause': return 'The protection is paused.';
+    case 'reprotect': return 'Protection has been asked for.';
+    case 'pre-release': return `The pre-release of port ${request.port} is ${request.on ? 'on' : 'off'}.`;
+    case 'active-vcpus': return request.activeVcpus === 'auto' ? 'The active vCPUs are chosen by the load.' : `${request.activeVcpus} vCPUs of the secondary are to be active.`;
   }
 }
 

@@ -1,6 +1,6 @@
 /** What the monitor knows, as a pure function of what it has observed. */
 
-import type { Level, Observation, SeenNews, SeenStatus } from './observation.js';
+import type { Level, Observation, SeenNews, SeenService, SeenStatus } from './observation.js';
 
 const secondsKept = 300;
 const eventsKept = 500;
@@ -13,7 +13,12 @@ const repeatsWithin = 4;
 export interface CommitSecond { second: number; count: number; maxPauseMs: number }
 
 /** Counters of the gate at one time. */
-export interface OutputSample { atMs: number; released: number; passed: number; dropped: number }
+export interface OutputSample {
+  atMs: number; released: number; passed: number; dropped: number; early: number; sentBytes: number;
+  releasedBy: SeenStatus['output']['releasedBy'];
+  /** In the order of the status. */
+  services: readonly { early: number; held: number }[];
+}
 
 /** One agent, as far as it has been seen. */
 export interface Seen {
@@ -82,7 +87,10 @@ function onStatus(seen: Seen, status: SeenStatus, atMs: number): Observed {
   const events = seen.status === undefined ? []
     : seen.gone !== undefined ? [event(seen, atMs, 'info', `The agent answers again, as process ${status.pid}.`)]
     : phaseEvents(seen, status.role, status.phase, atMs);
-  const sample = { atMs, released: output.releasedPackets, passed: output.passedPackets, dropped: output.droppedPackets };
+  const sample: OutputSample = {
+    atMs, released: output.releasedPackets, passed: output.passedPackets, dropped: output.droppedPackets, early: output.earlyPackets,
+    sentBytes: checkpoints.sentBytes, releasedBy: output.releasedBy, services: output.services.map(packetsOf),
+  };
   const toldCommitAtMs = checkpoints.lastMsAgo === null ? undefined : atMs - checkpoints.lastMsAgo;
   const after: Seen = {
     ...seen,
@@ -135,6 +143,11 @@ export function settledPhase(phase: string): string {
 function phaseEvents(seen: Seen, role: string, phase: string, atMs: number): LogEvent[] {
   if (!seen.status || (seen.status.role === role && settledPhase(seen.status.phase) === settledPhase(phase))) return [];
   return [event(seen, atMs, 'info', `Now ${role}, ${settledPhase(phase)}.`)];
+}
+
+/** What left a service early, and what did not. */
+export function packetsOf({ prereleasedPackets, controlPackets, heldPackets }: SeenService): { early: number; held: number } {
+  return { early: prereleasedPackets + controlPackets, held: Object.values(heldPackets).reduce((sum, count) => sum + count, 0) };
 }
 
 function withCommit(seconds: readonly CommitSecond[], atMs: number, pauseMs: number): CommitSecond[] {

@@ -32,7 +32,7 @@ export async function runMonitor({ feed, setting, ascii, recordPath }: MonitorOp
   const onAction = (action: Exclude<Action, { type: 'say' }>): void => {
     if (action.type === 'quit') quit();
     else if (action.type === 'repaint') screen.repaint();
-    else void feed.command?.(action.target.source, action.command);
+    else for (const source of action.sources) void feed.command?.(source, action.request);
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, quit);
   // The terminal may be closed under us.

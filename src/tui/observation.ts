@@ -12,21 +12,41 @@ const amount = z.number().transform((value) => Math.max(0, value));
 const level = z.enum(['info', 'warn', 'error']);
 const decimalNs = z.string().regex(/^\d{1,20}$/);
 
-/** What the monitor reads of an agent's status. Roles and phases it does not know are shown as they are. */
+const serviceSchema = z.object({
+  port: amount, protocol: word, preRelease: z.boolean(), prereleasedPackets: amount, controlPackets: amount,
+  heldPackets: z.object({ order: amount, unlogged: amount, doubt: amount, standing: amount, off: amount }), openWrites: amount,
+});
+
+const vcpusSchema = z.object({
+  mode: z.union([z.literal('auto'), amount]), of: amount, active: z.array(amount).max(256).nullable(), reason: sentence,
+  /** What each did of late, as shares of the time; missing where the kernel cannot trace. */
+  load: z.array(z.object({ vcpu: amount, run: amount, wait: amount })).max(256).default([]),
+});
+
+/** What the monitor reads of an agent's status. What came later than the first version may be missing: recordings are kept for long. Roles and phases it does not know are shown as they are. */
 const statusSchema = z.object({
   host: word, pid: amount, role: word, phase: word, protected: z.boolean(), active: z.boolean(),
-  generation: amount, reason: sentence,
+  generation: amount, reason: sentence, paused: z.boolean().default(false),
   peer: z.object({ host: word, rttUs: amount.nullable(), silentMs: amount }).nullable(),
   refusedConnections: amount,
   vm: z.object({ name: word, pid: amount.nullable(), accel: word, qemu: word }),
   checkpoints: z.object({
-    commits: amount, lastMsAgo: amount.nullable(), pauseMsP50: amount.nullable(), pauseMsP99: amount.nullable(),
+    commits: amount, lastMsAgo: amount.nullable(), pauseMsP50: amount.nullable(), pauseMsP99: amount.nullable(), sentBytes: amount.default(0),
   }),
   output: z.object({
     mode: word, heldPackets: amount, heldBytes: amount, oldestMs: amount,
     releasedPackets: amount, passedPackets: amount, droppedPackets: amount, leaseDroppedPackets: amount,
     meanHoldMs: amount, maxHoldMs: amount,
+    earlyPackets: amount.default(0), inputSeq: amount.default(0), loggedSeq: amount.default(0),
+    releasedBy: z.object({ commit: amount, logged: amount, match: amount, end: amount }).default({ commit: 0, logged: 0, match: 0, end: 0 }),
+    services: z.array(serviceSchema).max(64).default([]),
   }),
+  inputLog: z.object({ log: z.object({ loggedPackets: amount, loggedBytes: amount, gaps: amount }) }).nullable().default(null),
+  vcpus: vcpusSchema.nullable().default(null),
+  compare: z.object({
+    mode: word, comparing: z.boolean(), reason: sentence, divergences: amount, late: amount, auditMismatches: amount,
+    uncompared: z.array(amount).max(64), caught: z.array(amount).max(64),
+  }).nullable().default(null),
 });
 
 const newsSchema = z.discriminatedUnion('event', [
@@ -48,6 +68,7 @@ const observationSchema = z.discriminatedUnion('kind', [
 
 export type Level = z.infer<typeof level>;
 export type SeenStatus = z.infer<typeof statusSchema>;
+export type SeenService = z.infer<typeof serviceSchema>;
 export type SeenNews = z.infer<typeof newsSchema>;
 /** `atMs` is Unix time in milliseconds, and never runs backwards within what one source observed, or what was said. */
 export type Observation = z.infer<typeof observationSchema>;

@@ -2,8 +2,8 @@
 
 import type { Line, Part } from './block.js';
 import type { Level } from './observation.js';
-import { chart, fit, millis, type Glyphs } from './text.js';
-import type { EventLine, Figure, HostView, SubjectView, Tone, View } from './view.js';
+import { chart, fit, millis, strip, type Glyphs } from './text.js';
+import type { EventLine, Figure, HostView, SecondaryView, SubjectView, Tone, View } from './view.js';
 
 const levelTones: Record<Level, Tone> = { info: 'plain', warn: 'warn', error: 'bad' };
 
@@ -88,6 +88,34 @@ export function outputLines({ host, stale, output }: SubjectView, width: number,
   return panel(`output of ${fit(host, 14)}`, stale, figureLines(output, stale !== undefined, width), width, height, glyphs);
 }
 
+const serviceWidths = { name: 16, state: 7, early: 22 };
+
+export function serviceLines({ host, stale, services }: SubjectView, width: number, height: number, glyphs: Glyphs): Line[] {
+  const rows = services.map(({ name, state, tone, early, held }) => clip([
+    { text: ` ${fit(name, serviceWidths.name - 1)}`.padEnd(serviceWidths.name), tone: stale === undefined ? 'plain' : 'dim' },
+    { text: state.padEnd(serviceWidths.state), tone: stale === undefined ? tone : 'dim' },
+    { text: `${early.padEnd(serviceWidths.early)}${held}`, tone: stale === undefined ? 'plain' : 'dim' },
+  ], width));
+  return panel(`services of ${fit(host, 14)}`, stale ?? 'pre-release, what leaves early, what waits and why', rows, width, height, glyphs);
+}
+
+const stripCells = 12;
+const vcpuWidth = stripCells + 14;
+
+/** As many vCPUs beside each other as fit: its number, what it does, whether it is parked. */
+export function secondaryLines({ host, stale, figures, vcpus }: SecondaryView, width: number, height: number, glyphs: Glyphs): Line[] {
+  const perLine = Math.max(1, Math.floor(width / vcpuWidth));
+  const rows: Line[] = [];
+  for (let at = 0; at < vcpus.length; at += perLine) {
+    rows.push(clip(vcpus.slice(at, at + perLine).flatMap(({ vcpu, run, wait, parked }): Part[] => [
+      { text: ` ${`${vcpu}`.padStart(3)} `, tone: 'dim' },
+      { text: strip(run, wait, stripCells, glyphs), tone: stale !== undefined || parked ? 'dim' : 'plain' },
+      { text: (parked ? ' parked' : '').padEnd(vcpuWidth - stripCells - 5), tone: 'dim' },
+    ]), width));
+  }
+  return panel(`secondary ${fit(host, 14)}`, stale, [...figureLines(figures, stale !== undefined, width), ...rows], width, height, glyphs);
+}
+
 export function logLines(events: readonly EventLine[], note: string | undefined, width: number, height: number, glyphs: Glyphs): Line[] {
   const body: Line[] = events.length === 0
     ? [line(' None since the monitor began.', width, 'dim')]
@@ -98,6 +126,9 @@ export function logLines(events: readonly EventLine[], note: string | undefined,
 const keys: readonly [key: string, meaning: string][] = [
   ['c', 'checkpoint now'],
   ['f', 'failover: move the VM over; asks first'],
+  ['p', 'pause the protection, which asks first, or begin it again'],
+  ['s', 'switch the pre-release of a service'],
+  ['v', 'choose the active vCPUs of the secondary'],
   ['e', 'events: all, warnings and errors, errors'],
   ['tab', 'checkpoints and output of the other host'],
   ['up, down, page up, page down', 'older and newer events'],
@@ -112,6 +143,8 @@ const words: readonly [word: string, meaning: string][] = [
   ['held', 'output that waits: clients get it after the next commit'],
   ['passed', 'output that did not wait: unprotected, or neighbour discovery'],
   ['dropped', 'output nobody will see: taken over, no lease, or no room'],
+  ['early', 'replies to reads that left before a commit (pre-release)'],
+  ['by', 'what released held output: a commit, the input log, a match'],
 ];
 
 export function helpLines(width: number, height: number, glyphs: Glyphs): Line[] {

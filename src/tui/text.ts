@@ -76,10 +76,22 @@ export interface Glyphs {
   here: string;
   /** From nothing to a full cell. */
   bars: string;
+  /** What a vCPU does: runs, waits for a CPU, sleeps. */
+  run: string;
+  wait: string;
+  idle: string;
 }
 
-export const unicodeGlyphs: Glyphs = { rule: '─', here: '▶', bars: ' ▁▂▃▄▅▆▇█' };
-export const asciiGlyphs: Glyphs = { rule: '-', here: '>', bars: ' .:|' };
+export const unicodeGlyphs: Glyphs = { rule: '─', here: '▶', bars: ' ▁▂▃▄▅▆▇█', run: '█', wait: '▒', idle: '·' };
+export const asciiGlyphs: Glyphs = { rule: '-', here: '>', bars: ' .:|', run: '#', wait: '~', idle: '.' };
+
+/** A bar of `width` cells, shared out as the shares say; the rest is idle. */
+export function strip(runShare: number, waitShare: number, width: number, { run, wait, idle }: Glyphs): string {
+  const cells = (share: number): number => Math.round(Math.max(0, Math.min(1, share)) * width);
+  const running = cells(runShare);
+  const waiting = Math.min(width - running, cells(waitShare));
+  return run.repeat(running) + wait.repeat(waiting) + idle.repeat(width - running - waiting);
+}
 
 /**
  * Columns as high as their values, from zero to the greatest of them.

@@ -1,7 +1,7 @@
 /** What the screen says about a model at one moment: words and figures, no layout. */
 
-import { settledPhase, type LogEvent, type Model, type Seen } from './model.js';
-import type { Level, SeenStatus } from './observation.js';
+import { packetsOf, settledPhase, type LogEvent, type Model, type OutputSample, type Seen } from './model.js';
+import type { Level, SeenService, SeenStatus } from './observation.js';
 import { byteCount, millis, perSecond, plural, span, timeOfDay, wrap } from './text.js';
 
 export type Tone = 'plain' | 'good' | 'warn' | 'bad' | 'dim';
@@ -17,8 +17,14 @@ export interface View {
   remarks: Remark[];
   /** The host whose checkpoints and output are shown. */
   subject: SubjectView | undefined;
+  /** What the host that would take over does meanwhile; undefined where nothing of it is known. */
+  secondary: SecondaryView | undefined;
   /** Whom commands go to. */
   target: Target | undefined;
+  /** Whose pre-release can be switched, and by which agents. */
+  services: { sources: string[]; services: { port: number; protocol: string; preRelease: boolean }[] };
+  /** Whose active vCPUs can be chosen. */
+  vcpus: { source: string; host: string; of: number; mode: string } | undefined;
 }
 
 export interface Remark { label: string; texts: string[]; tone: Tone }
@@ -47,9 +53,32 @@ export interface SubjectView {
   /** The longest pause of each of the last seconds, the oldest first; undefined where there was no checkpoint. */
   pausesMs: (number | undefined)[];
   output: Figure[];
+  services: ServiceView[];
 }
 
-export interface Target { source: string; host: string; from: string; to: string }
+export interface ServiceView {
+  name: string;
+  state: string;
+  tone: Tone;
+  /** The share that leaves early, and how much that is. */
+  early: string;
+  /** Why the rest waits. */
+  held: string;
+}
+
+export interface SecondaryView {
+  host: string;
+  stale: string | undefined;
+  figures: Figure[];
+  /** Shares of the time that each vCPU's thread runs, and waits for a CPU. */
+  vcpus: { vcpu: number; run: number; wait: number; parked: boolean }[];
+}
+
+export interface Target {
+  source: string; host: string; from: string; to: string;
+  /** `paused`: by an operator. */
+  protection: 'on' | 'off' | 'paused';
+}
 
 /** A rate is over so many whole seconds. */
 const rateSeconds = 5;
@@ -74,7 +103,14 @@ export function viewOf(model: Model, nowMs: number, staleMs: number, selected?: 
     hosts: model.seen.map((seen) => hostView(seen, isFresh(seen), seen === subject, nowMs)),
     remarks: remarksOf(fresh, nowMs),
     subject: subject && subjectView(subject, isFresh(subject), nowMs),
+    secondary: secondaryOf(known, fresh, active ?? subject, nowMs),
     target: asked && targetOf(asked, fresh),
+    services: {
+      sources: fresh.filter(({ status }) => status.output.services.length > 0).map(({ source }) => source),
+      services: (asked?.status.output.services ?? []).map(({ port, protocol, preRelease }) => ({ port, protocol, preRelease })),
+    },
+    vcpus: fresh.flatMap(({ source, status: { role, host, vcpus } }) =>
+      role === 'secondary' && vcpus ? [{ source, host, of: vcpus.of, mode: `${vcpus.mode}` }] : [])[0],
   };
 }
 
@@ -187,6 +223,7 @@ function subjectView(seen: Known, isFresh: boolean, nowMs: number): SubjectView 
     checkpoints: checkpointFigures(seen, thenMs),
     pausesMs: pausesOf(seen, thenMs),
     output: outputFigures(seen),
+    services: seen.status.output.services.map((service, i) => serviceView(service, i, seen)),
   };
 }
 
@@ -195,9 +232,16 @@ function checkpointFigures(seen: Known, nowMs: number): Figure[] {
   const figures: Figure[] = [['commits', `${commits}`]];
   if (pauseMsP50 !== null && pauseMsP99 !== null) figures.push(['pause', `p50 ${millis(pauseMsP50)}, p99 ${millis(pauseMsP99)}`]);
   const rate = commitRate(seen, nowMs);
-  if (rate !== undefined && commits > 0) figures.push(['rate', perSecond(rate)]);
+  if (rate !== undefined && commits > 0) figures.push(['rate', `${perSecond(rate)}${sentPerSecond(seen)}`]);
   if (seen.lastCommitAtMs !== undefined) figures.push(['last', `${span(nowMs - seen.lastCommitAtMs)} ago`]);
   return figures;
+}
+
+/** What the checkpoints carry; nothing to tell where none is made, as on a secondary. */
+function sentPerSecond({ samples: [first, ...rest] }: Seen): string {
+  const last = rest.at(-1);
+  if (!first || !last || last.atMs <= first.atMs || last.sentBytes <= first.sentBytes) return '';
+  return `, ${byteCount((last.sentBytes - first.sentBytes) / (last.atMs - first.atMs) * 1000)}/s`;
 }
 
 /** Over the last whole seconds in which the news were followed; undefined before the first. */
@@ -225,7 +269,7 @@ const gateWords: Record<string, string> = {
 function outputFigures(seen: Known): Figure[] {
   const { output } = seen.status;
   const [first, last] = [seen.samples[0], seen.samples.at(-1)];
-  const counted = (key: 'released' | 'passed' | 'dropped'): string => {
+  const counted = (key: 'released' | 'passed' | 'dropped' | 'early'): string => {
     if (!first || !last || last[key] === 0 || last.atMs <= first.atMs) return `${last?.[key] ?? 0}`;
     return `${last[key]}, ${perSecond(Math.max(0, last[key] - first[key]) / (last.atMs - first.atMs) * 1000)}`;
   };
@@ -233,20 +277,92 @@ function outputFigures(seen: Known): Figure[] {
     ['gate', gateWords[output.mode] ?? output.mode],
     ['held now', output.heldPackets === 0 ? 'nothing' : `${output.heldPackets}, ${byteCount(output.heldBytes)}, for ${millis(output.oldestMs)}`],
     ['released', counted('released')],
-    ['passed', counted('passed')],
+    ...releaseShares(first, last),
+    ...output.services.length > 0 || output.earlyPackets > 0 ? [['early', counted('early')] as const] : [],
     ['dropped', counted('dropped'), output.droppedPackets > 0 ? 'warn' : 'plain'],
+    ['passed', counted('passed')],
   ];
   if (output.leaseDroppedPackets > 0) figures.push(['no lease', `${output.leaseDroppedPackets} dropped`, 'warn']);
   if (output.maxHoldMs > 0) figures.push(['hold', `mean ${millis(output.meanHoldMs)}, max ${millis(output.maxHoldMs)}`]);
   return figures;
 }
 
+/** What released the held output of late; nothing to tell where it was always a commit. */
+function releaseShares(first: OutputSample | undefined, last: OutputSample | undefined): Figure[] {
+  if (!first || !last) return [];
+  const { commit, logged, match } = last.releasedBy;
+  if (logged + match === 0) return [];
+  const grown = { commit: commit - first.releasedBy.commit, logged: logged - first.releasedBy.logged, match: match - first.releasedBy.match };
+  const sum = grown.commit + grown.logged + grown.match;
+  const [shares, of] = sum > 0 ? [grown, sum] : [{ commit, logged, match }, commit + logged + match];
+  return [['by', Object.entries(shares).filter(([, count]) => count > 0).map(([cause, count]) => `${cause} ${percent(count, of)}`).join(', ')]];
+}
+
+function percent(part: number, whole: number): string {
+  return `${Math.round(part / whole * 100)} %`;
+}
+
+const ruleWords: Record<keyof SeenService['heldPackets'], string> = {
+  doubt: 'write in doubt', unlogged: 'not logged', order: 'behind others', standing: 'not followed', off: 'switched off',
+};
+
+function serviceView(service: SeenService, index: number, { samples, status }: Known): ServiceView {
+  const total = packetsOf(service);
+  const before = samples[0]?.services[index] ?? total;
+  const of = total.early + total.held > before.early + before.held ? { early: total.early - before.early, held: total.held - before.held } : total;
+  const spanMs = (samples.at(-1)?.atMs ?? 0) - (samples[0]?.atMs ?? 0);
+  const rate = spanMs > 0 ? `, ${perSecond(Math.max(0, total.early - before.early) / spanMs * 1000)}` : '';
+  const why = Object.entries(service.heldPackets).filter(([, count]) => count > 0).sort(([, a], [, b]) => b - a)
+    .map(([rule, count]) => `${ruleWords[rule as keyof typeof ruleWords]} ${count}`);
+  const isCaught = status.compare?.caught.includes(service.port) ?? false;
+  return {
+    name: `${service.port} ${service.protocol}`,
+    state: isCaught ? 'CAUGHT' : service.preRelease ? 'on' : 'off',
+    tone: isCaught ? 'bad' : service.preRelease ? 'good' : 'warn',
+    early: of.early + of.held === 0 ? 'nothing said' : `${percent(of.early, of.early + of.held)} early${rate}`,
+    held: total.held === 0 ? 'nothing held' : `held ${total.held}: ${why.join(', ')}`,
+  };
+}
+
+// ---- the secondary -----------------------------------------------------------
+
+function secondaryOf(known: readonly Known[], fresh: readonly Known[], primary: Known | undefined, nowMs: number): SecondaryView | undefined {
+  const secondary = known.find(({ status }) => status.role === 'secondary');
+  const isFresh = secondary !== undefined && fresh.includes(secondary);
+  const figures: Figure[] = [];
+  const missing = primary && primary.status.role === 'primary' ? Math.max(0, primary.status.output.inputSeq - primary.status.output.loggedSeq) : 0;
+  if (secondary?.status.inputLog) {
+    const { loggedPackets, loggedBytes, gaps } = secondary.status.inputLog.log;
+    const lag = missing === 0 ? 'nothing missing' : `${missing} not there yet`;
+    figures.push(['input', `${plural(loggedPackets, 'packet')} logged, ${byteCount(loggedBytes)}; ${lag}${gaps === 0 ? '' : `; ${plural(gaps, 'gap')} so far`}`]);
+  } else if (primary && primary.status.role === 'primary' && primary.status.output.inputSeq > 0) {
+    figures.push(['input', missing === 0 ? 'all of it has been logged' : `${missing} not logged yet`]);
+  }
+  const compare = primary?.status.compare;
+  if (compare && compare.mode !== 'commit') {
+    const counts = `${compare.divergences} divergences, ${compare.late} late${compare.auditMismatches > 0 ? `, ${compare.auditMismatches} audits failed` : ''}`;
+    figures.push(['compare', `${compare.comparing ? 'on' : 'off'}, ${counts}${compare.reason === '' ? '' : `: ${compare.reason}`}`, compare.auditMismatches > 0 ? 'warn' : 'plain']);
+  }
+  const vcpus = secondary?.status.vcpus;
+  if (vcpus && vcpus.active !== null) {
+    figures.push(['vCPUs', `${vcpus.active.length} of ${vcpus.of} active${vcpus.mode === 'auto' ? '' : ' (an operator\'s word)'}: ${vcpus.reason}`]);
+  }
+  if (figures.length === 0) return undefined;
+  return {
+    host: secondary?.status.host ?? primary?.status.peer?.host ?? 'the secondary',
+    stale: secondary === undefined || isFresh ? undefined : `${span(nowMs - secondary.statusAtMs)} old`,
+    figures,
+    vcpus: vcpus?.active ? vcpus.load.map((load) => ({ ...load, parked: !vcpus.active!.includes(load.vcpu) })) : [],
+  };
+}
+
 // ---- commands and events -----------------------------------------------------
 
 function targetOf(asked: Known, fresh: readonly Known[]): Target {
   const other = otherHost(asked, fresh);
-  const { host, active } = asked.status;
-  return { source: asked.source, host, from: active ? host : other, to: active ? other : host };
+  const { host, active, paused } = asked.status;
+  const protection = asked.status.protected ? 'on' : paused ? 'paused' : 'off';
+  return { source: asked.source, host, from: active ? host : other, to: active ? other : host, protection };
 }
 
 const ranks: Record<Level, number> = { info: 0, warn: 1, error: 2 };

@@ -44,7 +44,7 @@ test('the view of one agent only: its secondary, or its primary, is named by the
   const view = at(after(saw.status('b', 0, secondaryStatus())), 0);
   assert.is(view.verdict.text, 'b can take over from a.');
   assert.equal(view.remarks, [], 'what waits at a is not known');
-  assert.equal(view.target, { source: 'b', host: 'b', from: 'a', to: 'b' });
+  assert.equal(view.target, { source: 'b', host: 'b', from: 'a', to: 'b', protection: 'on' });
 });
 
 test('unprotected, fenced, taking over: none of them is called protected', () => {

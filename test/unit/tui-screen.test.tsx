@@ -40,8 +40,8 @@ test('80x24: everything at a glance', () => {
                                     █    gate     holds output until a commit
                                     █    held now 12, 4.3 KiB, for 12.1 ms
  commits  42                             released 1000, 100/s
- pause    p50 9.8 ms, p99 14.2 ms        passed   5, 0.0/s
- rate     2.0/s                          dropped  0
+ pause    p50 9.8 ms, p99 14.2 ms        dropped  0
+ rate     2.0/s                          passed   5, 0.0/s
  last     30 ms ago                      hold     mean 21.2 ms, max 43.0 ms
 ─ events ───────────────────────────────────────────────────────────────────────
 HH:MM:SS info  b Ready to take over.
@@ -52,7 +52,7 @@ HH:MM:SS info  b Ready to take over.
 
 
 
- c checkpoint  f failover  e filter events  tab other host  ? help  q quit`);
+ c checkpoint  f failover  p pause  e filter  tab other  ? help  q quit`);
 });
 
 test('from the smallest to a very large terminal: it fits, and is complete where there is room', () => {
@@ -99,10 +99,68 @@ test('nothing that a peer, a file or an agent says steers the terminal', () => {
   }
 });
 
+const services = [{
+  port: 6379, protocol: 'resp', preRelease: true, prereleasedPackets: 80, controlPackets: 17, heldPackets: { order: 0, unlogged: 1, doubt: 2, standing: 0, off: 0 }, openWrites: 1,
+}, {
+  port: 80, protocol: 'http', preRelease: false, prereleasedPackets: 0, controlPackets: 0, heldPackets: { order: 0, unlogged: 0, doubt: 0, standing: 0, off: 12 }, openWrites: 0,
+}];
+
+/** A pair with declared services, an input log, comparing, and a secondary of which one vCPU is active. */
+const busyPair = (): Model => after(
+  saw.status('a', 0, status({
+    output: { services, earlyPackets: 97, inputSeq: 500, loggedSeq: 497, releasedBy: { commit: 61, logged: 30, match: 9, end: 0 } },
+    compare: { mode: 'auto', comparing: true, reason: 'matches release sooner', divergences: 2, late: 1, auditMismatches: 0, uncompared: [], caught: [] },
+  })),
+  saw.status('b', 0, secondaryStatus({
+    inputLog: { log: { loggedPackets: 12, loggedBytes: 4400, gaps: 0 } },
+    vcpus: { mode: 'auto', of: 2, active: [1], reason: 'one vCPU is busy', load: [{ vcpu: 0, run: 0, wait: 0.25 }, { vcpu: 1, run: 0.5, wait: 0.25 }] },
+  })),
+);
+
+test('80x24 with services and an active secondary: what leaves early, what waits and why, what the secondary does', () => {
+  const text = plain(picture(busyPair())).replace(/\d\d:\d\d:\d\d/g, 'HH:MM:SS').replace(/ +$/gm, '');
+  const from = text.indexOf('─ services');
+  assert.snapshot(text.slice(from), `\
+─ services of a ─ pre-release, what leaves early, what waits and why ───────────
+ 6379 resp      on     97 % early            held 3: write in doubt 2, not logge
+ 80 http        off    0 % early             held 12: switched off 12
+─ secondary b ──────────────────────────────────────────────────────────────────
+ input    12 packets logged, 4.3 KiB; 3 not there yet
+ compare  on, 2 divergences, 1 late: matches release sooner
+─ events ───────────────────────────────────────────────────────────────────────
+ None since the monitor began.
+
+ c checkpoint  f failover  p pause  s services  v vCPUs  ? help  q quit`);
+});
+
+test('a larger terminal shows all of it: shares of releases, each vCPU, and its decision', () => {
+  const text = plain(picture(busyPair(), { size: { columns: 120, rows: 40 } }));
+  assert.match(text, /by +commit 61 %, logged 30 %, match 9 %/);
+  assert.match(text, /early +97/);
+  assert.match(text, 'vCPUs    1 of 2 active: one vCPU is busy');
+  assert.match(text, /  0 ▒▒▒·{9} parked +1 █{6}▒▒▒···/);
+  const ascii = plain(picture(busyPair(), { size: { columns: 120, rows: 40 }, with: { glyphs: asciiGlyphs } }));
+  assert.match(ascii, /  0 ~~~\.{9} parked +1 #{6}~~~\.\.\./);
+});
+
+test('a service that was caught breaking its promise stands out', () => {
+  const compare = { mode: 'auto', comparing: true, reason: '', divergences: 0, late: 0, auditMismatches: 3, uncompared: [], caught: [6379] };
+  const text = picture(after(saw.status('a', 0, status({ output: { services }, compare }))), { with: { hasColours: true } });
+  assert.match(text, /\x1b\[[\d;]*31[^C]*CAUGHT/);
+});
+
+test('from the smallest terminal on the new panels leave room for the pair and the newest event', () => {
+  for (const [columns, rows] of [[50, 14], [60, 16], [80, 20], [80, 24], [100, 30], [200, 60]] as const) {
+    const text = plain(picture(busyPair(), { size: { columns, rows } }));
+    assert.match(text, /▶ a {2,}primary/, `${columns}x${rows}`);
+    assert.match(text, 'None since the monitor began', `${columns}x${rows}`);
+  }
+});
+
 test('the question before a failover, and answers, take the place of the keys', () => {
   const model = after(...healthyPair());
-  const confirming = { source: 'a', host: 'a', from: 'a', to: 'b' };
-  assert.match(plain(picture(model, { ui: { confirming } })), 'Move the VM from a to b now? y/n');
+  const asking = { kind: 'failover', target: { source: 'a', host: 'a', from: 'a', to: 'b', protection: 'on' } } as const;
+  assert.match(plain(picture(model, { ui: { asking } })), 'Move the VM from a to b now? y/n');
   const said = after(...healthyPair(), saw.said('a', 1000, 'info', 'Checkpoint committed.'));
   assert.match(lastLine(picture(said)), 'Checkpoint committed.');
   assert.match(lastLine(picture(said, { atMs: 9000 })), 'c checkpoint');
@@ -110,7 +168,7 @@ test('the question before a failover, and answers, take the place of the keys', 
 
 test('help shows every key', () => {
   const text = plain(picture(after(...healthyPair()), { ui: { help: true } }));
-  for (const key of ['c ', 'f ', 'e ', 'tab', 'up, down', 'ctrl-l', 'q ']) assert.match(text, new RegExp(`^ ${key}`, 'm'));
+  for (const key of ['c ', 'f ', 'p ', 's ', 'v ', 'e ', 'tab', 'up, down', 'ctrl-l', 'q ']) assert.match(text, new RegExp(`^ ${key}`, 'm'));
 });
 
 // ---- the terminal ------------------------------------------------------------
