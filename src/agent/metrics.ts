@@ -54,6 +54,7 @@ export class AgentMetrics {
     this.#observeOutput();
     this.#observeServices();
     this.#observeInputLog();
+    this.#observeVcpus();
     // How late the event loop is, above all: heartbeats wait for it.
     collectDefaultMetrics({ register: this.#registry });
   }
@@ -150,6 +151,14 @@ export class AgentMetrics {
     this.#gauge('colopp_input_log_bytes', 'Input of the other host in the log of this one.', ({ inputLog }) => inputLog ? [{ value: inputLog.log.loggedBytes }] : []);
     this.#counter('colopp_input_log_gaps_total', 'Times input was lost on its way to the log, which a checkpoint made up for.', ({ inputLog }) => inputLog ? [{ value: inputLog.log.gaps }] : []);
     this.#counter('colopp_input_log_dropped_packets_total', 'Input that the kernel dropped because the log was full.', ({ inputLog }) => inputLog ? [{ value: inputLog.log.droppedPackets }] : []);
+  }
+
+  #observeVcpus(): void {
+    this.#gauge('colopp_active_vcpus', 'vCPUs that are active while this host is the secondary.', ({ vcpus }) => vcpus.active === null ? [] : [{ value: vcpus.active.length }]);
+    for (const [kind, what] of [['run', 'ran'], ['wait', 'waited for a CPU']] as const) {
+      this.#gauge(`colopp_vcpu_${kind}_ratio`, `Share of the last second in which the thread of this vCPU ${what}.`, ({ vcpus }) =>
+        vcpus.load.map((load) => ({ value: load[kind], labels: { vcpu: load.vcpu } })), ['vcpu']);
+    }
   }
 
   #gauge(name: string, help: string, read: (status: AgentStatus) => Sample[], labelNames: string[] = []): void {

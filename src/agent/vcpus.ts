@@ -21,6 +21,8 @@ export interface VcpusStatus {
   active: number[] | null;
   /** Why so many. */
   reason: string;
+  /** Shares of the last second in which each vCPU's thread ran, and waited for a CPU; empty where the kernel cannot trace. */
+  load: { vcpu: number; run: number; wait: number }[];
 }
 
 /** What `vcpus` answers. */
@@ -58,6 +60,7 @@ export interface VcpusHost {
 }
 
 const tickMs = 100;
+const recentReadings = 10;
 const loadMs = 200;
 /** Threads come and go with QEMU, and hardly ever otherwise. */
 const followMs = 1000;
@@ -78,6 +81,8 @@ export class Vcpus {
   #followedMs = -Infinity;
   #asking = false;
   #last: VcpuReading | undefined;
+  /** The last ones, the oldest first. */
+  #recent: VcpuReading[] = [];
   /** Primary: what was known when the load was last told. */
   #told: { atMs: number; reading: VcpuReading | undefined; output: OutputCounts } | undefined;
   /** Secondary: what the primary last told, and what follows from it; undefined: not in that part. */
@@ -126,7 +131,7 @@ export class Vcpus {
   status(): VcpusStatus {
     const last = this.#decisions.at(-1);
     const reason = !this.#policy ? 'this host is not a secondary that could take over' : last?.reason ?? 'nothing has been decided yet';
-    return { mode: this.#mode, of: this.#count, active: this.#policy?.active ?? null, reason };
+    return { mode: this.#mode, of: this.#count, active: this.#policy?.active ?? null, reason, load: this.#load() };
   }
 
   report(): VcpusReport {
@@ -151,6 +156,13 @@ export class Vcpus {
     if (part === 'secondary') this.#decide(reading);
     else if (this.#policy) this.restore();
     this.#last = reading;
+    this.#recent = reading ? [...this.#recent.slice(1 - recentReadings), reading] : [];
+  }
+
+  #load(): VcpusStatus['load'] {
+    const [first, last] = [this.#recent[0], this.#recent.at(-1)];
+    if (!first || !last || first === last) return [];
+    return windowBetween(first, last).vcpus.map(({ vcpu, run, wait }) => ({ vcpu, run, wait }));
   }
 
   /** Keeps up with QEMU's threads. */

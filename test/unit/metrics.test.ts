@@ -16,7 +16,7 @@ const none: HoldTimes = { packets: [...holdBoundsNs, 0].map(() => 0), totalNs: 0
 
 function agentStatus(parts: Record<string, unknown> = {}): AgentStatus {
   const whole = tuiStatus({
-    leaseMs: 300,
+    leaseMs: 300, paused: false, vcpus: { mode: 'auto', of: 2, active: [1], reason: '', load: [{ vcpu: 0, run: 0.5, wait: 0.25 }] },
     checkpoints: { sentBytes: 5000, receivedBytes: 40 },
     output: {
       earlyPackets: 70, inputSeq: 100, loggedSeq: 97, releasedBy: { commit: 3, logged: 2, match: 1, end: 0 },
@@ -80,6 +80,13 @@ test('services: what left early, and which rule held the rest', async () => {
   assert.equal(await samples(metrics, 'colopp_service_early_packets_total'), { [`${of},kind="reply"`]: 60, [`${of},kind="control"`]: 10 });
   assert.is((await samples(metrics, 'colopp_service_held_packets_total'))[`${of},rule="doubt"`], 3);
   assert.equal(await samples(metrics, 'colopp_unlogged_inputs'), { '': 3 });
+});
+
+test('active vCPUs, and what each does', async () => {
+  const metrics = metricsOf();
+  assert.equal(await samples(metrics, 'colopp_active_vcpus'), { '': 1 });
+  assert.equal(await samples(metrics, 'colopp_vcpu_run_ratio'), { 'vcpu="0"': 0.5 });
+  assert.equal(await samples(metrics, 'colopp_vcpu_wait_ratio'), { 'vcpu="0"': 0.25 });
 });
 
 test('histograms: pauses, takeovers, and what the hold thread has counted', async () => {
