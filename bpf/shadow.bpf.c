@@ -43,6 +43,8 @@ enum shadow_mode mode = SHADOW_STANDBY;
  * most.  Of all flows, because one is as good as another: who never saw the
  * primary sees them moved from the beginning. */
 __u32 ts_offset = 0;
+/* Rises whenever a secondary of ours must be told anew how flows are translated. */
+__u64 flow_changes = 0;
 /* Flows of another generation are void: each checkpoint that an active
  * secondary's guest loads begins one. */
 __u32 generation = 0;
@@ -218,6 +220,8 @@ static __always_inline void translate(struct __sk_buff *skb, bool from_guest, bo
 			flow_output(f, &s, ts_offset, now_ns, &e);
 		else
 			flow_input(f, &s, probing, ts_offset, now_ns, &e);
+		if (from_guest && now == SHADOW_ACTIVE)
+			e.seq -= f->handed_delta; /* the primary compares before it adds that */
 		bpf_spin_unlock(&f->lock);
 	} else if (from_guest) {
 		e.tsval = ts_offset;
@@ -230,6 +234,8 @@ static __always_inline void translate(struct __sk_buff *skb, bool from_guest, bo
 		count(SHADOW_CLAMPED);
 	if (e.learned)
 		count(SHADOW_LEARNED);
+	if (e.changed)
+		__sync_fetch_and_add(&flow_changes, 1);
 	if (edit_apply(&e, header, &s) && segment_store(skb, header, &s))
 		count(from_guest ? SHADOW_OUT_REWRITTEN : SHADOW_IN_REWRITTEN);
 }

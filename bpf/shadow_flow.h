@@ -20,6 +20,9 @@
  * Timestamps (RFC 7323).  The guest's clock was set back, too: clients would
  * drop segments whose timestamps are older than those they have seen.  So the
  * guest's timestamps are moved forward for all to see, and back in the echoes.
+ *
+ * A host that has taken over goes on translating once it is protected itself,
+ * and hands what it knows to its secondary: see Shadow.translations.
  */
 #ifndef COLOPP_SHADOW_FLOW_H
 #define COLOPP_SHADOW_FLOW_H
@@ -51,11 +54,14 @@ struct edit {
 	bool probe;
 	bool clamped;
 	bool learned;
+	bool changed; /* what a secondary must know: a flow's seq_delta, or that it is over */
 };
 
 /* The connection begins: the client's SYN goes in. */
-static __always_inline void flow_begin(struct shadow_flow *f, __u32 ts_offset)
+static __always_inline void flow_begin(struct shadow_flow *f, __u32 ts_offset, struct edit *e)
 {
+	e->changed = f->seq_delta != 0;
+	f->handed_delta = 0;
 	f->state = SHADOW_SYN;
 	f->seq_delta = 0;
 	f->ts_delta = ts_offset;
@@ -64,6 +70,12 @@ static __always_inline void flow_begin(struct shadow_flow *f, __u32 ts_offset)
 	f->fins = 0;
 	f->replies = 0;
 	f->ended_ns = 0;
+}
+
+static __always_inline void flow_end(struct shadow_flow *f, __u64 now_ns, struct edit *e)
+{
+	e->changed = f->seq_delta != 0 && !f->ended_ns;
+	f->ended_ns = now_ns;
 }
 
 /* The client acknowledges a SYN-ACK: the guest's, or the one that the primary sent. */
@@ -112,14 +124,14 @@ static __always_inline void flow_input(struct shadow_flow *f, const struct segme
 	if ((s->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
 		/* Repeated, or a new connection of the same addresses. */
 		if (f->ended_ns || f->state == SHADOW_SILENT)
-			flow_begin(f, ts_offset);
+			flow_begin(f, ts_offset, e);
 		return;
 	}
 	if (s->flags & TCP_RST)
-		f->ended_ns = now_ns;
+		flow_end(f, now_ns, e);
 	else if (f->state == SHADOW_SYN_ACK && (s->flags & TCP_ACK)) {
 		flow_learn(f, s, ts_offset);
-		e->learned = f->seq_delta != 0;
+		e->changed = e->learned = f->seq_delta != 0;
 	} else if (f->state == SHADOW_SILENT && (probing == PROBE_FIRST || (probing == PROBE_LATER && f->tried))) {
 		e->probe = true;
 		e->seq = -PROBE_SHIFT;
@@ -129,13 +141,14 @@ static __always_inline void flow_input(struct shadow_flow *f, const struct segme
 	if (s->flags & TCP_FIN) {
 		f->fins |= CLIENT_FIN;
 		if (f->fins == (CLIENT_FIN | GUEST_FIN))
-			f->ended_ns = now_ns;
+			flow_end(f, now_ns, e);
 	}
 	e->tsecr = echo_of(f, s) - s->tsecr;
-	if (f->state != SHADOW_KNOWN || !(s->flags & TCP_ACK))
+	if ((f->state != SHADOW_KNOWN && f->state != SHADOW_SILENT) || !(s->flags & TCP_ACK))
 		return;
 	ack = s->ack - f->seq_delta;
-	if (tcp_after(ack, f->snd_max)) {
+	/* How much a silent guest has sent is not known. */
+	if (f->state == SHADOW_KNOWN && tcp_after(ack, f->snd_max)) {
 		ack = f->snd_max;
 		e->clamped = true;
 	}
@@ -152,7 +165,7 @@ static __always_inline void flow_output(struct shadow_flow *f, const struct segm
 	f->used_ns = now_ns;
 	if ((s->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
 		/* The guest opens one itself: all that we knew is void. */
-		flow_begin(f, ts_offset);
+		flow_begin(f, ts_offset, e);
 		f->state = SHADOW_KNOWN;
 		f->snd_max = end;
 	} else if ((s->flags & TCP_SYN) && f->state <= SHADOW_SYN_ACK) {
@@ -181,11 +194,11 @@ static __always_inline void flow_output(struct shadow_flow *f, const struct segm
 	if (s->payload_bytes)
 		f->replies++;
 	if (s->flags & TCP_RST)
-		f->ended_ns = now_ns;
+		flow_end(f, now_ns, e);
 	if (s->flags & TCP_FIN) {
 		f->fins |= GUEST_FIN;
 		if (f->fins == (CLIENT_FIN | GUEST_FIN))
-			f->ended_ns = now_ns;
+			flow_end(f, now_ns, e);
 	}
 	if (f->state == SHADOW_KNOWN)
 		e->seq = f->seq_delta;

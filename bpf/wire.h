@@ -205,7 +205,8 @@ struct shadow_flow {
 	__u8 tried; /* something to acknowledge has gone in */
 	__u32 replies;	/* packets with payload that the guest has sent */
 	__u32 generation; /* it belongs to this one, and is void in any other */
-	__u32 reserved;
+	/* The part of seq_delta that the primary adds itself, since a takeover before. */
+	__u32 handed_delta;
 	__u64 used_ns;	/* CLOCK_MONOTONIC of the newest packet */
 	__u64 ended_ns; /* of the FIN or RST that ended it, 0: not ended */
 };

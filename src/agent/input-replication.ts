@@ -12,7 +12,7 @@ import type { ReplayStats } from 'tap-hold';
 import type { Gate } from '../dataplane/gate.js';
 import { Shadow, type ShadowStats } from '../dataplane/shadow.js';
 import type { Forwarding } from '../protocol/compare-policy.js';
-import type { LogBegin, LogMark, LogMarked, PeerMessage } from '../protocol/messages.js';
+import type { LogBegin, LogFlows, LogMark, LogMarked, PeerMessage } from '../protocol/messages.js';
 import type { AgentConfig } from './config.js';
 
 /**
@@ -31,6 +31,8 @@ const nsPerMs = 1e6;
  * If none has been acknowledged for so long, the next replies would wait in vain.
  */
 const lagMs = 100;
+/** A message has room for so many. */
+const flowsPerMessage = 256;
 /** Rounds are told with 24 bits. */
 const rounds = 2 ** 24;
 
@@ -44,6 +46,8 @@ export class InputReplication {
   /** Primary: checkpoints of this protection that were marked, and those of them that the secondary has loaded. */
   #marks = 0;
   #marked = 0;
+  /** Primary: how often its translations had changed when the secondary was last told. */
+  #toldChanges = 0n;
   /** Primary: to be called when they are equal. */
   #commit: (() => void) | undefined;
   /** Secondary: states that the VM has loaded; 0 is the copy of the VM. */
@@ -96,6 +100,16 @@ export class InputReplication {
     this.#marks = this.#marked = 0;
     this.#commit = undefined;
     this.#send({ type: 'log-begin', epoch: epoch.toString('hex'), nextInput: Number(nextInput) });
+    this.#tellTranslations();
+  }
+
+  /** What this host translates, since it has taken over, its secondary must once it takes over. */
+  #tellTranslations(): void {
+    this.#toldChanges = this.#shadow.translationChanges;
+    const { tsOffset, flows } = this.#shadow.translations();
+    for (let from = 0; from === 0 || from < flows.length; from += flowsPerMessage) {
+      this.#send({ type: 'log-flows', first: from === 0, tsOffset, flows: flows.slice(from, from + flowsPerMessage) });
+    }
   }
 
   checkpointAsked(): void {
@@ -114,6 +128,7 @@ export class InputReplication {
     // A step of the clock may put it into the future.
     const fresh = ageNs >= 0n && ageNs < freshStopNs;
     const readInput = fresh ? this.#readInputs() : this.#readWhenAsked;
+    if (this.#toldChanges !== this.#shadow.translationChanges) this.#tellTranslations();
     this.#send({ type: 'log-mark', checkpoint: ++this.#marks, readInput: Number(readInput), round: this.#round });
   }
 
@@ -139,7 +154,7 @@ export class InputReplication {
     this.#mark = undefined;
   }
 
-  onMessage(message: LogBegin | LogMark | LogMarked): void {
+  onMessage(message: LogBegin | LogMark | LogMarked | LogFlows): void {
     switch (message.type) {
       case 'log-begin':
         return this.#shadow.reset(BigInt(`0x${message.epoch}`), BigInt(message.nextInput));
@@ -149,6 +164,8 @@ export class InputReplication {
         this.#shadow.begin(message.round);
         this.#useMark();
         return;
+      case 'log-flows':
+        return this.#shadow.hand(message, !message.first);
       case 'log-marked': {
         if (message.checkpoint !== this.#marks) return; // of an earlier protection
         this.#marked = this.#marks;

@@ -9,6 +9,9 @@ const generation = count;
 const rate = z.number().min(0).max(1e9);
 const phase = z.enum(['alone', 'pairing', 'syncing', 'protected', 'checkpointing', 'parting', 'taking-over', 'active-alone', 'fenced', 'ended']);
 
+/** What is added to numbers of TCP. */
+const shift = z.number().int().min(0).max(0xffff_ffff);
+
 const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('greeting'), host: z.string().max(63), role: z.enum(['primary', 'secondary']), phase, generation, active: z.boolean() }),
   z.strictObject({ type: z.literal('offer'), generation, vmDigest: z.string().max(128), vmSummary: text }),
@@ -23,6 +26,10 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('log-begin'), epoch: z.string().regex(/^[0-7][0-9a-f]{15}$/), nextInput: count }),
   z.strictObject({ type: z.literal('log-mark'), checkpoint: count, readInput: count, round: z.number().int().min(0).max(0xff_ffff) }),
   z.strictObject({ type: z.literal('log-marked'), checkpoint: count }),
+  z.strictObject({
+    type: z.literal('log-flows'), first: z.boolean(), tsOffset: shift,
+    flows: z.array(z.strictObject({ key: z.string().regex(/^[0-9a-f]{80}$/), seqDelta: shift, tsDelta: shift })).max(256),
+  }),
   z.strictObject({ type: z.literal('secondary-wish'), active: z.boolean(), forward: z.enum(['all', 'dirty', 'none']) }),
   z.strictObject({
     type: z.literal('vcpu-load'),

@@ -11,10 +11,12 @@
 import { ifIndex } from 'libbpf-napi';
 import { InputLog, type LogNotice, type LogStats, type ReplayStats } from 'tap-hold';
 import type { Forwarding } from '../protocol/compare-policy.js';
+import type { Translations } from '../protocol/messages.js';
 import { attachInPlace, order } from './attach-in-place.js';
 import { newMark } from './mark.js';
 import { silenceIpv6 } from './silence-ipv6.js';
 import { openShadow, ShadowCounter, ShadowForward, ShadowMode, type ShadowObjects } from './skel/shadow.skel.js';
+import { mostTranslatedFlows, noTranslations, readTranslations, writeTranslations } from './translations.js';
 import { tunnelAddress } from './tunnel.js';
 
 export interface ShadowOptions {
@@ -110,6 +112,8 @@ export class Shadow {
   #mode: ShadowStats['mode'] = 'standby';
   /** Of the flows that the VM has, while it is active; a checkpoint on its way has begun the next. */
   #generation = 0;
+  /** What the primary translates, since a takeover before. */
+  #handed: Translations = noTranslations;
 
   /**
    * Makes the log tap and attaches the programs, standing by: nothing passes the VM's tap.
@@ -148,8 +152,30 @@ export class Shadow {
   reset(epoch: bigint, nextIseq: bigint): void {
     this.#setMode('standby');
     this.#objects.globals.bss.ts_offset.set(0);
+    this.#handed = noTranslations;
     this.#forgetFlows();
     this.#log.reset(epoch, nextIseq);
+  }
+
+  /** How this host translates, since it has taken over. */
+  translations(): Translations {
+    if (this.#mode !== 'live' && this.#mode !== 'replay') return noTranslations;
+    const { globals: { bss }, maps } = this.#objects;
+    return readTranslations(maps.shadow_flows, bss.ts_offset.get(), this.#generation);
+  }
+
+  /** Rises whenever {@link translations} changes. */
+  get translationChanges(): bigint {
+    return this.#objects.globals.bss.flow_changes.get();
+  }
+
+  /**
+   * How the primary translates: this host must, too, once it gives input to its VM.
+   * @param more in addition to what was handed before, not in its place
+   */
+  hand({ tsOffset, flows }: Translations, more: boolean): void {
+    const before = more ? this.#handed.flows : [];
+    this.#handed = { tsOffset, flows: [...before, ...flows].slice(0, mostTranslatedFlows) };
   }
 
   /** Which of an active secondary's outputs the primary wants. */
@@ -179,7 +205,7 @@ export class Shadow {
     const { globals: { bss }, maps } = this.#objects;
     this.#generation = bss.generation.get();
     bss.clean_ns.set(cleanNs);
-    bss.ts_offset.set(activeBehindMs);
+    this.#takeOn(activeBehindMs);
     this.#setMode('active');
     this.#log.deliver({ flowsFd: maps.shadow_flows.raw.fd, generation: this.#generation });
   }
@@ -210,7 +236,7 @@ export class Shadow {
     } else {
       this.#generation = bss.generation.get();
       this.#forgetFlows();
-      bss.ts_offset.set(Math.ceil(clockBehindMs));
+      this.#takeOn(Math.ceil(clockBehindMs));
     }
     this.#setMode('replay');
     const stats = await this.#log.replay({ flowsFd: maps.shadow_flows.raw.fd, generation: this.#generation, ...(limitMs === undefined ? {} : { limitMs }) });
@@ -218,9 +244,16 @@ export class Shadow {
     return stats;
   }
 
-  /** `off`: this VM has never taken over, so nothing needs translation and everything passes. */
+  /** The VM is set back, by so much, to a checkpoint of the primary's. */
+  #takeOn(behindMs: number): void {
+    const { globals: { bss }, maps } = this.#objects;
+    bss.ts_offset.set((this.#handed.tsOffset + behindMs) >>> 0);
+    writeTranslations(maps.shadow_flows, this.#handed, behindMs, this.#generation, process.hrtime.bigint());
+  }
+
+  /** `off`: a VM that has never been taken over needs no translation, and everything passes. */
   turnOff(): void {
-    this.#setMode('off');
+    if (this.#mode !== 'live' && this.#mode !== 'replay') this.#setMode('off');
   }
 
   /** Inputs that passed the gate and did not reach the VM: dropped here, or at the log's end, from where they pass the gate again. */

@@ -79,11 +79,32 @@ export interface LogMark {
  */
 export interface LogMarked { type: 'log-marked'; checkpoint: number }
 
+/** A connection whose client knows other numbers than the VM. */
+export interface TranslatedFlow {
+  /** struct shadow_key in hexadecimal. */
+  key: string;
+  /** To be added to the VM's sequence numbers, and to its timestamps; modulo 2^32. */
+  seqDelta: number;
+  tsDelta: number;
+}
+
+export interface Translations {
+  /** Added to the timestamps of all other connections. */
+  tsOffset: number;
+  flows: TranslatedFlow[];
+}
+
+/**
+ * Primary to secondary: since I have taken over I translate so; after a takeover
+ * you must. In parts: the first one takes the place of all before.
+ */
+export interface LogFlows extends Translations { type: 'log-flows'; first: boolean }
+
 /** Primary to secondary: whether your VM is to run between checkpoints, and which of its outputs I want. */
 export interface SecondaryWish { type: 'secondary-wish'; active: boolean; forward: Forwarding }
 
 /** About inputs and shadow outputs; nothing in the pair's life depends on it. */
-export type LogMessage = LogBegin | LogMark | LogMarked | SecondaryWish;
+export type LogMessage = LogBegin | LogMark | LogMarked | LogFlows | SecondaryWish;
 
 /** Primary to secondary, several times a second: its load, by which the secondary decides how many of its vCPUs run. */
 export interface VcpuLoad { type: 'vcpu-load'; demand: VcpuDemand }
@@ -91,5 +112,5 @@ export interface VcpuLoad { type: 'vcpu-load'; demand: VcpuDemand }
 export type PeerMessage = Message | LogMessage | VcpuLoad;
 
 export function isLogMessage(message: PeerMessage): message is LogMessage {
-  return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'log-marked' || message.type === 'secondary-wish';
+  return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'log-marked' || message.type === 'log-flows' || message.type === 'secondary-wish';
 }

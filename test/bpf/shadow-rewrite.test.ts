@@ -2,7 +2,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { BpfProgram } from 'libbpf-napi';
-import { openShadow, ShadowCounter, ShadowFlowState, ShadowMode, type ShadowFlow } from '../../src/dataplane/skel/shadow.skel.js';
+import { openShadow, ShadowCounter, ShadowFlowState, ShadowForward, ShadowMode, type ShadowFlow } from '../../src/dataplane/skel/shadow.skel.js';
+import { readTranslations, writeTranslations } from '../../src/dataplane/translations.js';
+import type { TranslatedFlow } from '../../src/protocol/messages.js';
 import { arp, ethernet, EtherType, pattern } from './frames.js';
 import { frameOf, guestPort, optionBytes, Tcp, type Segment, type TcpOption } from './shadow/segments.js';
 
@@ -382,6 +384,66 @@ test('a connection that the guest opens itself ends what was known of it', () =>
   const answer = { flags: Tcp.syn | Tcp.ack, seq: 900, ack: 501 };
   is(replayed(answer), answer);
   is(said({ seq: 501, ack: 901 }), { fromGuest: true, seq: 501, ack: 901 });
+});
+
+test('what a host translates, its secondary can take on: through the whole life of a connection', () => {
+  bss.generation.set(5);
+  begin(ShadowMode.SHADOW_REPLAY, 100);
+  open();
+  const before = readTranslations(flows, 100, 5);
+  assert.is(before.flows.length, 1);
+  assert.is(before.flows[0]!.seqDelta, delta >>> 0);
+  assert.is(before.flows[0]!.tsDelta, 100);
+  assert.equal(readTranslations(flows, 100, 6).flows, [], 'of another state of the VM');
+
+  // Another host, whose VM is 50 ms behind that one, and has the connection from a checkpoint.
+  begin(ShadowMode.SHADOW_LIVE, 150);
+  bss.generation.set(6);
+  writeTranslations(flows, before, 50, 6, process.hrtime.bigint());
+  assert.equal(readTranslations(flows, 150, 6).flows, [{ ...before.flows[0]!, tsDelta: 150 }], 'and so can the next');
+  const payload = pattern(9);
+  is(live({ seq: clientIsn + 1, ack: primaryIsn + 50, options: ts(7, 1150), payload }), { seq: clientIsn + 1, ack: guestIsn + 50, options: ts(7, 1000), payload });
+  is(said({ seq: guestIsn + 20, ack: clientIsn + 10, options: ts(1001, 7), payload }), { fromGuest: true, seq: primaryIsn + 20, ack: clientIsn + 10, options: ts(1151, 7), payload });
+  is(live({ seq: clientIsn + 10, ack: primaryIsn + 50 }), { seq: clientIsn + 10, ack: guestIsn + 29 });
+
+  // Over: nothing to hand on, and the same ports begin anew.
+  const changes = bss.flow_changes.get();
+  live({ seq: clientIsn + 10, ack: primaryIsn + 29, flags: Tcp.rst | Tcp.ack });
+  assert.is(bss.flow_changes.get(), changes + 1n);
+  assert.equal(readTranslations(flows, 150, 6).flows, []);
+  bss.generation.set(0);
+});
+
+test('the log of a VM that had its translations handed on: a probe, then both ways; a SYN begins anew', () => {
+  const handed = { tsOffset: 0, flows: [] as TranslatedFlow[] };
+  begin(ShadowMode.SHADOW_REPLAY);
+  open();
+  handed.flows = readTranslations(flows, 0, 0).flows;
+  begin(ShadowMode.SHADOW_REPLAY);
+  writeTranslations(flows, handed, 0, 0, process.hrtime.bigint());
+  const segment = { seq: clientIsn + 1, ack: primaryIsn + 1, payload: pattern(5) };
+  is(replayed(segment), { ...segment, seq: clientIsn + 1 - PROBE_SHIFT, ack: guestIsn + 1 });
+  is(said({ seq: guestIsn + 1, ack: clientIsn + 1 }), { fromGuest: true, seq: primaryIsn + 1, ack: clientIsn + 1 });
+  is(replayed(segment), { ...segment, ack: guestIsn + 1 });
+  begin(ShadowMode.SHADOW_REPLAY);
+  writeTranslations(flows, handed, 0, 0, process.hrtime.bigint());
+  replayed({ flags: Tcp.syn, seq: 1 });
+  assert.is(flowOf()!.seq_delta, 0);
+});
+
+test('an active secondary speaks in the numbers that its primary holds, not in those of clients', () => {
+  begin(ShadowMode.SHADOW_REPLAY);
+  open();
+  const handed = readTranslations(flows, 0, 0);
+  begin(ShadowMode.SHADOW_ACTIVE);
+  writeTranslations(flows, handed, 0, 0, process.hrtime.bigint());
+  const segment = { seq: clientIsn + 1, ack: primaryIsn + 1, payload: pattern(5) };
+  is(replayed(segment), { ...segment, ack: guestIsn + 1 });
+  bss.forward.set(ShadowForward.FORWARD_ALL);
+  const answer = { fromGuest: true, seq: guestIsn + 1, ack: clientIsn + 6, payload: pattern(40) };
+  const forwarded = run(shadow_out, frameOf(answer));
+  assert.is(forwarded.verdict, REDIRECT);
+  is(forwarded.frame, answer);
 });
 
 test('a full table: what has no room stays as it is, but for timestamps, and is counted', () => {
