@@ -12,6 +12,8 @@ interface Bench {
   load: () => Promise<{ run: (jsonPath: string | undefined, options: ComparisonOptions) => Promise<void> }>;
   /** It compares modes of running the guest, and takes the options of that. */
   compares?: true;
+  /** It takes rounds and seconds. */
+  rounds?: true;
 }
 
 const benches: Record<string, Bench> = {
@@ -26,6 +28,11 @@ const benches: Record<string, Bench> = {
   trace: {
     about: 'tracing vCPUs: what it costs a context switch',
     load: () => import('./trace.js'),
+  },
+  vcpu: {
+    about: 'what a secondary costs its host and gives its primary: fully active, as the policy decides, paused',
+    load: () => import('./vcpu.js'),
+    rounds: true,
   },
   redis: {
     about: 'GET, SET and a 95/5 mix: pre-release, against no protection, commits alone, and stock COLO',
@@ -48,12 +55,15 @@ Examples:
   npm run bench -- checkpoint --json checkpoint.json
   npm run bench -- redis --rounds 5 --modes unprotected,commit`);
 
-for (const [name, { about, load, compares }] of Object.entries(benches)) {
+for (const [name, { about, load, compares, rounds }] of Object.entries(benches)) {
   const command = program.command(name).description(about).option('--json <file>', 'write the figures there');
-  if (compares) {
+  if (compares || rounds) {
     command
       .option('--rounds <n>', 'how often each mode is started and measured', whole(1, 100), 3)
-      .option('--seconds <n>', 'how long each load is measured in a round', whole(1, 600), 3)
+      .option('--seconds <n>', 'how long each load is measured in a round', whole(1, 600), 3);
+  }
+  if (compares) {
+    command
       .option('--vcpus <n>', 'vCPUs of the guest', whole(1, 8), 1)
       .addOption(new Option('--modes <list>', `which of ${modes.join(',')}`).argParser(modeList).default([...modes], 'all'));
   }
