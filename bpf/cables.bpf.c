@@ -26,7 +26,15 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Set once, before load. */
-enum cable { CABLE_A_CLIENTS, CABLE_B_CLIENTS, CABLE_A_REPLICATION, CABLE_B_REPLICATION, CABLES };
+enum cable {
+	CABLE_A_CLIENTS,
+	CABLE_B_CLIENTS,
+	CABLE_A_REPLICATION,
+	CABLE_B_REPLICATION,
+	CABLE_A_MANAGEMENT,
+	CABLE_B_MANAGEMENT,
+	CABLES,
+};
 const volatile __u32 cable_ifindex[CABLES];
 const volatile __u8 guest_mac[6];
 const volatile __u32 delay_ifindex; /* the tap where late frames wait */
@@ -199,7 +207,7 @@ int cable_from(struct __sk_buff *skb)
 		f->corrupt_type = 0;
 		__sync_fetch_and_add(&corrupted, 1);
 	}
-	if (cable >= CABLE_A_REPLICATION && f->delay_ppm && (f->of == FAULT_OF_ALL || is_mirror(skb)) &&
+	if ((cable == CABLE_A_REPLICATION || cable == CABLE_B_REPLICATION) && f->delay_ppm && (f->of == FAULT_OF_ALL || is_mirror(skb)) &&
 	    happens(f->delay_ppm))
 		return delay(skb);
 	return TCX_NEXT;

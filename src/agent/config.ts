@@ -217,9 +217,9 @@ export function parseConfig(text: string, source: string): AgentConfig {
 export function describeVm(config: AgentConfig, accel: 'kvm' | 'tcg', qemuVersion: string): { digest: string; summary: string } {
   const { vm } = config;
   const files = [vm.kernel, ...(vm.initrd === undefined ? [] : [vm.initrd])].map(fileDigest);
-  const essence = JSON.stringify([vm.name, vm.memoryMiB, vm.vcpus, vm.append, vm.mac, vm.extraArgs, accel, qemuVersion, files]);
+  const essence = JSON.stringify([vm.name, vm.memoryMiB, vm.vcpus, vm.append, vm.mac, vm.extraArgs, accel, qemuVersion, files, ...(config.witness ? ['witness'] : [])]);
   const digest = createHash('sha256').update(essence).digest('hex');
-  const summary = `${vm.name}, ${vm.memoryMiB} MiB, ${vm.vcpus} vCPU, ${vm.mac}, ${accel}, QEMU ${qemuVersion}, images ${files.map((f) => f.slice(0, 8)).join('+')}`;
+  const summary = `${vm.name}, ${vm.memoryMiB} MiB, ${vm.vcpus} vCPU, ${vm.mac}, ${accel}, QEMU ${qemuVersion}, images ${files.map((f) => f.slice(0, 8)).join('+')}${config.witness ? ', with a witness' : ''}`;
   return { digest, summary };
 }
 

@@ -67,9 +67,13 @@ export class Faults {
     }
   }
 
-  /** Hosts that were killed or stopped get their cables and agents back. @returns which */
-  async bringBack(signal: AbortSignal): Promise<HostName[]> {
-    const hosts = [...this.#down];
+  /**
+   * Hosts that were killed or stopped get their cables and agents back.
+   * @param only this one, if it is given
+   * @returns which
+   */
+  async bringBack(signal: AbortSignal, only?: HostName): Promise<HostName[]> {
+    const hosts = [...this.#down].filter(([host]) => only === undefined || host === only);
     for (const [host, { cables }] of hosts) {
       if (cables) await setCables(this.#lab.topology, host, 'up');
       await this.#lab.startAgent(host, signal);

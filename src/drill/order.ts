@@ -29,7 +29,8 @@ function misplacedSteps({ steps, lab, pair, load }: Script): Mistake[] {
     if (undoes && !open.some((other) => undoes.includes(other))) {
       blame(index, `"${name}" has nothing to do here`, `Put a step "${undoes.join('" or "')}" before it, or remove it.`);
     }
-    if (undoes) open = open.filter((other) => !undoes.includes(other));
+    // What concerns one host only may leave something for another such step.
+    if (undoes && typeof step === 'string') open = open.filter((other) => !undoes.includes(other));
     if (name === 'startLoad' && open.includes(name)) blame(index, 'the load runs already', 'Put a step "stopLoad" before it, or remove it.');
     open.push(name);
     if (pair && !gentle.includes(name)) blame(index, `"${name}" can be done in a lab only`, `Remove "pair", or use only: ${gentle.join(', ')}.`);

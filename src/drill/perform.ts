@@ -1,6 +1,8 @@
 /** Does what one step of a drill says. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { networkNames } from '../lab/cables.js';
+import { slowdown } from '../lab/slowdown.js';
 import type { HostName } from '../lab/topology.js';
 import type { ClientProcess } from './client-process.js';
 import { boundsText, isWithin, type LoadOutcome, type Observations } from './judge.js';
@@ -57,10 +59,12 @@ export class Performer {
       this.#disturb(`the agent of ${host} was upgraded`);
       await faults.stop(host);
       await faults.bringBack(this.#signal);
+    } else if ('bringBack' in step) {
+      await faults.bringBack(this.#signal, host);
     } else if ('partition' in step) {
       const { network, direction } = step.partition;
       this.#disturb(`${host} was cut off`);
-      await faults.impair(host, network === 'both' ? ['client', 'replication'] : [network], direction, { of: 'all', drop: 1, delay: 0, delayMs: 0 });
+      await faults.impair(host, network === 'all' ? networkNames : [network], direction, { of: 'all', drop: 1, delay: 0, delayMs: 0 });
     } else if ('impair' in step) {
       const { traffic, direction, drop, delay, delayed } = step.impair;
       this.#disturb(`the cable of ${host} went bad`);
@@ -119,7 +123,7 @@ export class Performer {
   }
 
   async #sleep({ lowMs, highMs }: Span): Promise<string> {
-    const ms = lowMs + this.#random() * (highMs - lowMs);
+    const ms = (lowMs + this.#random() * (highMs - lowMs)) * slowdown();
     await sleep(ms, undefined, { signal: this.#signal });
     return lowMs === highMs ? '' : timeText(ms);
   }
@@ -165,7 +169,7 @@ export class Performer {
     const { clients, connections } = load;
     // Not over before every connection has been heard once more, if it ever is.
     const sinceNs = process.hrtime.bigint();
-    const deadlineMs = performance.now() + goOnTimeoutMs;
+    const deadlineMs = performance.now() + goOnTimeoutMs * slowdown();
     while ((await clients.progress(sinceNs)).waiting > 0 && performance.now() < deadlineMs) await sleep(100, undefined, { signal: this.#signal });
     const { reports, acknowledged, lost, longestSilenceMs } = await clients.stop(sinceNs);
     this.abandon();
@@ -198,7 +202,7 @@ export function stepText(step: Step): string {
   if ('upgrade' in step) return `upgrade the agent of ${step.upgrade.host}`;
   if ('partition' in step) {
     const { network, host, direction } = step.partition;
-    return `cut ${network === 'both' ? 'both cables' : `the ${network} cable`} of ${host}${direction === 'both' ? '' : `, only what goes ${direction} it`}`;
+    return `cut ${network === 'all' ? 'all cables' : `the ${network} cable`} of ${host}${direction === 'both' ? '' : `, only what goes ${direction} it`}`;
   }
   if ('impair' in step) {
     const { traffic, host, drop, delay, delayed } = step.impair;
@@ -206,6 +210,7 @@ export function stepText(step: Step): string {
     return `${harms.join(' and ')} of the ${traffic} traffic of ${host}`;
   }
   if ('fillDisk' in step) return `fill the disk of ${step.fillDisk.host}`;
+  if ('bringBack' in step) return `bring back what was lost of ${step.bringBack.host}`;
   if ('corrupt' in step) return `corrupt a ${step.corrupt.frame} frame of ${step.corrupt.host}`;
   return `let ${step.startAlone.host} start alone`;
 }

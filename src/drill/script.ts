@@ -6,6 +6,7 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { configSchema } from '../agent/config.js';
+import { networkNames } from '../lab/cables.js';
 import { parseShare, parseSpan, parseTime } from './quantities.js';
 
 const longestMs = 10 * 60_000;
@@ -75,7 +76,7 @@ const steps = {
   stop: z.strictObject({ host }).meta({ description: 'End the agent in order; its VM ends with it.', examples: ['{ host: secondary }'] }),
   upgrade: z.strictObject({ host }).meta({ description: 'End the agent in order and start the one that is installed.', examples: ['{ host: secondary }'] }),
   partition: z.strictObject({
-    network: z.enum(['client', 'replication', 'both']).meta({ examples: ['replication'] }),
+    network: z.enum([...networkNames, 'all']).meta({ description: 'management: where the hosts reach the witness.', examples: ['replication'] }),
     host,
     direction,
   }).meta({ description: 'Nothing passes, until the step "heal".', examples: ['{ network: replication, host: primary }'] }),
@@ -92,6 +93,7 @@ const steps = {
     host,
     frame: z.enum(['heartbeat', 'control']).meta({ examples: ['heartbeat'] }),
   }).meta({ description: 'The next such frame that this host sends to its peer arrives as garbage.', examples: ['{ host: primary, frame: heartbeat }'] }),
+  bringBack: z.strictObject({ host }).meta({ description: 'Start what was killed or stopped of this host; without a host: of both.', examples: ['{ host: a }'] }),
   startAlone: z.strictObject({ host }).meta({ description: "An operator's word that this fenced host may run the VM.", examples: ['{ host: a }'] }),
 };
 
@@ -108,6 +110,7 @@ const step = z.union([
   z.strictObject({ impair: steps.impair }),
   z.strictObject({ fillDisk: steps.fillDisk }),
   z.strictObject({ corrupt: steps.corrupt }),
+  z.strictObject({ bringBack: steps.bringBack }),
   z.strictObject({ startAlone: steps.startAlone }),
 ]);
 

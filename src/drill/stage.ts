@@ -5,6 +5,7 @@ import { callAgent, ControlError, type ControlCommand } from '../agent/control.j
 import type { AgentStatus } from '../agent/agent.js';
 import { Cables } from '../lab/cables.js';
 import { demoGuest, Lab } from '../lab/lab.js';
+import { LabError } from '../lab/errors.js';
 import { slowdown } from '../lab/slowdown.js';
 import { addresses, hostNames, type HostName } from '../lab/topology.js';
 import { ClientProcess } from './client-process.js';
@@ -14,6 +15,8 @@ import type { HostWord, MetricName, Script } from './script.js';
 const setUpTimeoutMs = 120_000;
 const statusTimeoutMs = 2000;
 const pollMs = 25;
+/** Labs in which something went wrong before the drill began, at most. */
+const mostAttempts = 3;
 
 /** A step could not be done, or what it waits for did not happen. */
 export class StepError extends Error {
@@ -39,25 +42,40 @@ export class Stage {
    * again if that fails.
    */
   static async open(script: Script, labName: string, signal: AbortSignal): Promise<Stage> {
-    if (script.pair) {
-      const { a, b } = script.pair.agents;
-      const stage = new Stage(script, signal, new Map([['a' as const, a], ...(b === undefined ? [] : [['b', b] as const])]));
-      await stage.#untilReady();
-      return stage;
+    if (!script.pair) return Stage.#openLab(script, labName, signal);
+    const { a, b } = script.pair.agents;
+    const stage = new Stage(script, signal, new Map([['a' as const, a], ...(b === undefined ? [] : [['b', b] as const])]));
+    await stage.#untilReady();
+    return stage;
+  }
+
+  /** Drills name hosts: at their beginning host a is the primary. */
+  static async #openLab(script: Script, labName: string, signal: AbortSignal): Promise<Stage> {
+    for (let attempt = 1; attempt <= mostAttempts; attempt++) {
+      const stage = await Stage.#makeLab(script, new Lab(labName), signal);
+      const status = await stage.status('a');
+      if (status?.active && status.protected) return stage;
+      await stage.close();
     }
-    const lab = new Lab(labName);
-    const { vcpus, preRelease, witness, diskMiB, agent } = script.lab ?? { vcpus: 1, preRelease: false, witness: false, diskMiB: undefined, agent: {} };
+    throw new LabError(`The hosts of ${mostAttempts} labs lost each other before anything was done to them: this machine is too busy. Give them more time: COLOPP_SLOWDOWN=4`);
+  }
+
+  static async #makeLab(script: Script, lab: Lab, signal: AbortSignal): Promise<Stage> {
+    const { agent = {}, ...options } = script.lab ?? {};
+    if (await lab.exists()) throw new LabError(`The lab "${lab.name}" exists already. Take it down first: colopp lab down --name ${lab.name}`);
     let cables: Cables | undefined;
     try {
-      await lab.up({ vcpus, preRelease, witness, diskMiB, overrides: { a: agent, b: agent }, signal });
+      await lab.up({ ...options, overrides: { a: agent, b: agent }, signal });
       cables = await Cables.attach(lab.topology, demoGuest().mac);
       const stage = new Stage(script, signal, new Map(hostNames.map((host) => [host, lab.socket(host)])), lab, cables);
       await stage.#untilReady();
       await lab.waitForGuest(setUpTimeoutMs, signal);
+      // From now on no takeover leads back to a guest that still boots.
+      await stage.call(await stage.hostOf('primary'), 'checkpoint').catch(() => {});
       return stage;
     } catch (error) {
       cables?.close();
-      if (!(error instanceof Error && /exists already/.test(error.message))) await lab.down();
+      await lab.down();
       throw error;
     }
   }

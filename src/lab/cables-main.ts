@@ -9,7 +9,8 @@ import type { CableAnswer, CableFault, CableOrder } from './cables.js';
 import { hostNames, type HostName } from './topology.js';
 
 /** In the order of `enum cable`. */
-const ports = ['a-up', 'b-up', 'a-repl', 'b-repl'];
+const ports = ['a-up', 'b-up', 'a-repl', 'b-repl', 'a-mgmt', 'b-mgmt'];
+const suffixes = { client: 'up', replication: 'repl', management: 'mgmt' } as const;
 const delayTap = 'late';
 const delayMemoryBytes = 64 * 1024 * 1024;
 /** How punctual late frames are. */
@@ -41,7 +42,7 @@ async function start(): Promise<CablesObjects> {
 }
 
 function cableOf(host: HostName, network: CableFault['network']): number {
-  return ports.indexOf(`${host}-${network === 'client' ? 'up' : 'repl'}`);
+  return ports.indexOf(`${host}-${suffixes[network]}`);
 }
 
 function spoil({ host, network, direction, of, drop, delay, delayMs }: CableFault): void {

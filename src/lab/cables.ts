@@ -9,7 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { LabError } from './errors.js';
 import type { HostName, Topology } from './topology.js';
 
-export type NetworkName = 'client' | 'replication';
+export const networkNames = ['client', 'replication', 'management'] as const;
+export type NetworkName = (typeof networkNames)[number];
 
 /** What a cable does to frames in one direction. Shares are from 0 to 1. */
 export interface CableFault {
