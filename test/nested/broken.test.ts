@@ -1,5 +1,5 @@
 /** The nested tests against what they are there to notice. Takes a minute or more: `npm test -- nested/`. */
-import { execFile } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
@@ -8,17 +8,21 @@ import * as assert from 'uvu/assert';
 const main = fileURLToPath(new URL('main.js', import.meta.url));
 const results = fileURLToPath(new URL('../../../build/nested/results/forky/', import.meta.url));
 
-/** Runs the nested tests to their end. */
-async function nested(...args: string[]): Promise<{ status: number; stdout: string }> {
-  return new Promise((resolve) => {
-    const child = execFile(process.execPath, [main, ...args], { maxBuffer: 16 * 1024 * 1024 }, (_, stdout) => resolve({ status: child.exitCode ?? -1, stdout }));
+/** Runs the nested tests to their end. @param onOutput sees all they have printed so far, and their process */
+async function nested(args: string[], onOutput: (stdout: string, pid: number) => void = () => {}): Promise<{ status: number; stdout: string }> {
+  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+    onOutput(stdout, child.pid!);
   });
+  return new Promise((resolve) => child.once('close', (status) => resolve({ status: status ?? -1, stdout })));
 }
 
 const test = suite('nested tests');
 
 test('a BPF program that the kernel refuses makes them fail, with the verifier\'s log in both reports', async () => {
-  const { status, stdout } = await nested('--break-bpf', 'doctor', 'bpf/gate');
+  const { status, stdout } = await nested(['--break-bpf', 'doctor', 'bpf/gate']);
   assert.is(status, 1, stdout);
   assert.match(stdout, /\n0 passed, 2 failed\n$/);
   for (const name of ['report.txt', 'junit.xml']) {
@@ -28,8 +32,24 @@ test('a BPF program that the kernel refuses makes them fail, with the verifier\'
   }
 });
 
+test('an outer VM that dies is reported with its last words, and what it had not reached has failed', async () => {
+  let killed = false;
+  const { status, stdout } = await nested(['bpf/flow', 'bpf/gate'], (soFar, pid) => {
+    if (killed || !/start the outer VM: Linux/.test(soFar)) return;
+    killed = true;
+    for (const qemu of readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)) process.kill(Number(qemu), 'SIGKILL');
+  });
+  assert.ok(killed, stdout);
+  assert.is(status, 1);
+  assert.match(stdout, /\n0 passed, 2 failed\n$/);
+  const report = readFileSync(`${results}report.txt`, 'utf8');
+  assert.match(report, /The outer VM ended before the tests did \(QEMU: ended by SIGKILL\)/);
+  assert.match(report, /The console's last lines:\n(.*\n)*.*(kvm|9p|squashfs)/i);
+  assert.match(report, /---- bpf\/gate ----\nIt was not reached\./);
+});
+
 test('wrong usage is refused before anything is made', async () => {
-  const { status, stdout } = await nested('--kernel', 'potato');
+  const { status, stdout } = await nested(['--kernel', 'potato']);
   assert.is(status, 2);
   assert.is(stdout, '');
 });

@@ -57,6 +57,7 @@ async function runStep(step: Step): Promise<void> {
 }
 
 const order = JSON.parse(readLine(port)) as Order;
+process.env['COLOPP_SLOWDOWN'] = String(order.slowdown);
 for (const [path, text] of Object.entries(order.replace)) {
   mkdirSync(dirname(join(root, path)), { recursive: true });
   writeFileSync(join(root, path), text);

@@ -23,6 +23,8 @@ const images = join(root, 'build/nested');
 /** As in vm-images/nested/suites.mjs, which is not compiled. */
 const suites = ['forky', 'trixie', 'bookworm'] as const;
 const consoleLines = 30;
+/** How many times slower a lab may be in the outer VM than on the machine that its limits are made for. */
+const slowdowns = { kvm: 2, tcg: 10 } as const;
 
 interface Options { kernel: typeof suites[number] | 'all'; accel: 'auto' | 'kvm' | 'tcg'; memory: number; breakBpf?: boolean }
 
@@ -62,7 +64,7 @@ Exit codes: 0 all passed, 1 something failed, 2 wrong usage or environment.`);
   const runtime = await locateQemu();
   const nested = options.accel === 'auto' ? await probeNested(await probeKvm(runtime)) : { accel: options.accel, reason: `The outer VM runs on ${options.accel}, as asked.` };
   process.stdout.write(`${nested.reason}\n`);
-  const order: Order = { only: command.args, replace: options.breakBpf ? await breakGate(root) : {} };
+  const order: Order = { only: command.args, slowdown: slowdowns[nested.accel], replace: options.breakBpf ? await breakGate(root) : {} };
   const sum = { passed: 0, failed: 0 };
   for (const suite of options.kernel === 'all' ? suites : [options.kernel]) {
     if (interruption.signal.aborted) break;
@@ -95,6 +97,10 @@ async function runSuite(suite: string, nested: NestedProbe, order: Order, option
   progress.start('start the outer VM');
   const startedMs = performance.now();
   let stepStartedMs = startedMs;
+  const publish = (): void => {
+    writeFileSync(join(results, 'report.txt'), report.toText());
+    writeFileSync(join(results, 'junit.xml'), report.toJUnit());
+  };
   const cutOff = await runOuterVm({
     runtime: await locateQemu(), accel: nested.accel, project: root, images, suite, memoryMiB: options.memory, consoleFile, order,
     startLimitMs: 180_000, graceMs: 60_000, signal,
@@ -103,7 +109,10 @@ async function runSuite(suite: string, nested: NestedProbe, order: Order, option
       stepStartedMs = news.type === 'step' ? performance.now() : stepStartedMs;
       if (news.type === 'begin') progress.done(news.kernel);
       else if (news.type === 'step') progress.start(news.name);
-      else if (news.type === 'verdict') progress.done(news.verdict === 'passed' ? 'passed' : `FAILED: ${news.detail.split('\n')[0]}`);
+      else if (news.type === 'verdict') {
+        progress.done(news.verdict === 'passed' ? 'passed' : `FAILED: ${news.detail.split('\n')[0]}`);
+        publish(); // a run takes minutes: what is known can be read meanwhile
+      }
     },
   });
   if (cutOff !== undefined) {
@@ -111,8 +120,7 @@ async function runSuite(suite: string, nested: NestedProbe, order: Order, option
     process.stdout.write(`${cutOff}\n`);
     report.cutOff(cutOff, lastLines(consoleFile, consoleLines), performance.now() - stepStartedMs);
   }
-  writeFileSync(join(results, 'report.txt'), report.toText());
-  writeFileSync(join(results, 'junit.xml'), report.toJUnit());
+  publish();
   for (const step of report.steps.filter(({ verdict }) => verdict !== 'passed')) {
     process.stdout.write(`\n${`${step.name}: ${step.detail}\n${step.output}`.trimEnd().split('\n').slice(-40).join('\n').replace(/^/gm, '    | ')}\n`);
   }

@@ -7,6 +7,8 @@ export const PORT_NAME = 'colopp.tests';
 export interface Order {
   /** Steps whose names hold one of these words; none: all. */
   only: readonly string[];
+  /** See COLOPP_SLOWDOWN. */
+  slowdown: number;
   /** Files of the project to replace before anything runs: text by path below its root. */
   replace: Readonly<Record<string, string>>;
 }
