@@ -6,7 +6,7 @@ import { Lab } from '../lab/lab.js';
 import { whole } from './options.js';
 import { Progress } from './progress.js';
 
-interface Options { rounds: number; json?: string; seed: number; vcpus: number; name: string; keep?: boolean; preRelease?: boolean }
+interface Options { rounds: number; json?: string; seed: number; vcpus: number; name: string; keep?: boolean; preRelease?: boolean; monitor?: boolean }
 
 export function demoCommand(): Command {
   return new Command('demo')
@@ -18,10 +18,12 @@ export function demoCommand(): Command {
     .option('--name <name>', 'name of the lab it makes', 'demo')
     .option('--pre-release', 'declare the guest\'s services: replies to reads leave before a checkpoint')
     .option('--keep', 'leave the lab up after the last round')
+    .option('--monitor', 'open the monitor instead, and let you do it: f and y move the VM, q ends the demo')
     .addHelpText('after', `
 Examples:
   colopp demo
   colopp demo --rounds 5 --json demo.json
+  colopp demo --monitor
 
 Exit code 0 only if every connection survived and no acknowledged write was lost.`)
     .action(run);
@@ -38,6 +40,13 @@ async function run(options: Options): Promise<void> {
     // What a killed demo left behind is in nobody's way.
     const leftover = new Lab(options.name);
     if (process.geteuid?.() === 0 && await leftover.exists()) await leftover.down();
+    if (options.monitor) {
+      const { runDemoMonitor } = await import('./demo-monitor.js');
+      progress.title('A virtual machine, two hosts, and you');
+      const survived = await runDemoMonitor({ labName: options.name, vcpus: options.vcpus, signal: interrupt.signal, progress });
+      process.exitCode = survived ? 0 : 1;
+      return;
+    }
     for (let i = 1; i <= options.rounds; i++) {
       progress.title(options.rounds === 1 ? 'A virtual machine outlives its host' : `Round ${i} of ${options.rounds}`);
       const round = await runDemoRound({

@@ -33,17 +33,26 @@ Press ? for the keys. Colours are left out if NO_COLOR is set.`)
 
 async function run(options: Options): Promise<void> {
   checkOptions(options);
-  if (!process.stdout.isTTY || process.env['TERM'] === 'dumb') {
-    throw new UsageError(process.stdout.isTTY
-      ? 'The monitor cannot draw on a terminal of type "dumb". For text, use: colopp status --json'
-      : 'The monitor needs a terminal on its standard output. For scripts, use: colopp status --json');
-  }
+  requireTerminal();
+  await openMonitor(options);
+}
+
+/** @throws UsageError that names what to use instead */
+export function requireTerminal(): void {
+  if (process.stdout.isTTY && process.env['TERM'] !== 'dumb') return;
+  throw new UsageError(process.stdout.isTTY
+    ? 'The monitor cannot draw on a terminal of type "dumb". For text, use: colopp status --json'
+    : 'The monitor needs a terminal on its standard output. For scripts, use: colopp status --json');
+}
+
+/** Shows the monitor until somebody leaves it. */
+export async function openMonitor(options: Partial<Options>): Promise<void> {
   process.env['NODE_ENV'] = 'production'; // React's development build checks everything twice
   // Only here: no other command needs React.
   const [{ runMonitor }, { LiveFeed }, { ReplayFeed }, { asciiGlyphs, unicodeGlyphs }] = await Promise.all([
     import('../tui/monitor.js'), import('../tui/feed.js'), import('../tui/recording.js'), import('../tui/text.js'),
   ]);
-  const { interval, replay, record, speed } = options;
+  const { interval = 500, replay, record, speed = 1 } = options;
   const ascii = !/utf-?8/i.test(process.env['LC_ALL'] || process.env['LC_CTYPE'] || process.env['LANG'] || '');
   const feed = replay === undefined ? new LiveFeed(agentsOf(options), interval) : await ReplayFeed.open(replay, speed, interval);
   await runMonitor({
@@ -62,13 +71,13 @@ function checkOptions({ socket, lab, host, replay, record }: Options): void {
   if (record !== undefined) throw new UsageError('A recording is there already: use --record or --replay, not both.');
 }
 
-function agentsOf({ socket, lab, host }: Options): AgentAddress[] {
+function agentsOf({ socket, lab, host }: Partial<Options>): AgentAddress[] {
   if (lab === undefined) return [{ source: 'agent', socket: socket ?? process.env['COLOPP_SOCKET'] ?? defaultSocket }];
   const names = hostNames.filter((name) => host === undefined || name === host);
   return names.map((name) => ({ source: name, socket: new Lab(lab).socket(name) }));
 }
 
-function titleOf({ lab, replay }: Options): string {
+function titleOf({ lab, replay }: Partial<Options>): string {
   if (replay !== undefined) return 'recording';
   return lab === undefined ? 'colopp' : `lab ${lab}`;
 }
