@@ -83,8 +83,8 @@ export const configSchema = z.strictObject({
     missed: whole(2, 100).default(3),
   }).prefault({}),
   checkpoint: z.strictObject({
-    /** A checkpoint starts this long after a packet was held. */
-    holdMs: whole(0, 10_000).default(10),
+    /** A checkpoint starts this long after a packet was held; by itself, after a quarter of the last pause, 1 to 10 ms. */
+    holdMs: whole(0, 10_000).optional(),
     /** Longest time between checkpoints. */
     periodMs: whole(100, 3_600_000).default(10_000),
     /** A checkpoint that takes longer ends the protection. */

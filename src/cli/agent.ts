@@ -31,7 +31,8 @@ Example of a configuration file (the primary; its peer has role, host, listen an
     retryMs: 1000
   heartbeat: { intervalMs: 100, missed: 3 }
   checkpoint:
-    holdMs: 10                     # a checkpoint starts this long after a packet was held
+    # holdMs: 10                   # a checkpoint starts this long after a packet was held; by default
+                                   # after a quarter of the time the last one stopped the VM, 1 to 10 ms
     periodMs: 10000                # or at this period
     timeoutMs: 10000               # one that takes longer ends the protection
     syncTimeoutMs: 120000

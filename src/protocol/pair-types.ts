@@ -33,8 +33,8 @@ export interface PairConfig {
   host: string;
   vmDigest: string;
   vmSummary: string;
-  /** A checkpoint starts this long after the first packet was held. */
-  holdMs: number;
+  /** A checkpoint starts this long after the first packet was held; undefined: after a quarter of the last pause. */
+  holdMs: number | undefined;
   /** Longest time between two checkpoints. */
   periodMs: number;
   /** A checkpoint that takes longer ends the protection. */
@@ -66,6 +66,8 @@ export interface PairState {
   holding: boolean;
   /** A checkpoint that was asked for; `stopNs` once the VM has stopped for it. */
   checkpoint: { requestedNs: bigint; stopNs: bigint | undefined } | undefined;
+  /** How long the last checkpoint stopped the VM; 0: there was none. */
+  pauseNs: bigint;
   /** Commits since protection began. None: the secondary has not been told that it may take over. */
   commits: number;
   /** Secondary: whether its VM runs between checkpoints; undefined: as configured. */

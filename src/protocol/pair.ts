@@ -34,13 +34,16 @@ export type * from './pair-types.js';
 
 const nsPerMs = 1_000_000n;
 const askRounds = 10;
+/** By itself the primary waits no longer, and no shorter, before it makes a checkpoint for what is held. */
+const longestHoldMs = 10;
+const shortestHoldMs = 1;
 /** The peer takes no longer reasons; most of them come from elsewhere. */
 const longestReason = 500;
 
 export function initialState(role: PairState['role']): PairState {
   return {
     role, phase: 'alone', generation: 0, term: 0, peer: undefined, vm: false, holding: false, checkpoint: undefined,
-    commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, paused: false, reason: 'not started',
+    pauseNs: 0n, commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, paused: false, reason: 'not started',
   };
 }
 
@@ -356,6 +359,7 @@ class Machine {
     if (!checkpoint || checkpoint.stopNs === undefined) return;
     const { stopNs } = checkpoint;
     state.checkpoint = undefined;
+    state.pauseNs = receivedNs - stopNs;
     if (state.phase === 'syncing') {
       state.reason = '';
       state.term++;
@@ -368,7 +372,7 @@ class Machine {
     state.commits++;
     this.#do(
       { type: 'cancel-timer', name: 'checkpoint-timeout' },
-      { type: 'release', upToNs: stopNs, stopNs, pauseNs: receivedNs - stopNs },
+      { type: 'release', upToNs: stopNs, stopNs, pauseNs: state.pauseNs },
       { type: 'timer', name: 'period', ms: this.#config.periodMs },
     );
   }
@@ -376,9 +380,21 @@ class Machine {
   #onHeld(oldestNs: bigint): void {
     if (this.state.role !== 'primary' || this.state.phase !== 'protected') return;
     const waitedMs = Number((this.#nowNs - oldestNs) / nsPerMs);
-    const ms = Math.max(0, this.#config.holdMs - waitedMs);
+    const ms = Math.max(0, this.#holdMs - waitedMs);
     if (ms === 0) this.#startCheckpoint();
     else this.#do({ type: 'timer', name: 'checkpoint', ms });
+  }
+
+  /**
+   * Clients wait for the checkpoint, so it should come soon. But each stops the VM:
+   * what it says within a quarter of that time shares one, and it has time to say more.
+   */
+  get #holdMs(): number {
+    const { holdMs } = this.#config;
+    if (holdMs !== undefined) return holdMs;
+    const { pauseNs } = this.state;
+    if (pauseNs === 0n) return longestHoldMs;
+    return Math.min(longestHoldMs, Math.max(shortestHoldMs, Math.round(Number(pauseNs / nsPerMs) / 4)));
   }
 
   #onHeartbeat(sentNs: bigint): void {

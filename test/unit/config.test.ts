@@ -51,7 +51,7 @@ test('a small configuration is completed by defaults', () => {
   const config = parseConfig(good, 'c.yaml');
   assert.equal(config.peer, { listen: { host: '10.0.0.1', port: 7000 }, address: { host: 'fd00::2', port: 7000 }, retryMs: 1000 });
   assert.equal(config.heartbeat, { intervalMs: 100, missed: 3 });
-  assert.is(config.checkpoint.holdMs, 10);
+  assert.is(config.checkpoint.holdMs, undefined);
   assert.is(config.checkpoint.periodMs, 10_000);
   assert.is(config.secondary, 'paused');
   assert.is(config.vm.vcpus, 1);

@@ -99,6 +99,15 @@ test('a checkpoint follows the first held packet after the hold interval, minus 
   assert.is(bench.state.phase, 'checkpointing');
 });
 
+test('without a hold interval, a checkpoint follows after a quarter of the last pause', () => {
+  const bench = primaryAt('protected', { holdMs: undefined });
+  for (const [pauseMs, waitMs] of [[0.2, 1], [8, 2], [20, 5], [400, 10]] as const) {
+    bench.on({ type: 'command', command: 'checkpoint' });
+    commit(bench, pauseMs);
+    assert.equal(bench.on({ type: 'held', oldestNs: ns(bench.nowMs) }), [`timer checkpoint ${waitMs}`], `${pauseMs} ms`);
+  }
+});
+
 test('a packet that has waited long enough starts one at once; so does a hold interval of 0', () => {
   const late = primaryAt('protected');
   assert.ok(late.on({ type: 'held', oldestNs: ns(late.nowMs - 10) }).includes('trigger-checkpoint'));
