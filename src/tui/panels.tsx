@@ -94,7 +94,7 @@ export function serviceLines({ host, stale, services }: SubjectView, width: numb
   const rows = services.map(({ name, state, tone, early, held }) => clip([
     { text: ` ${fit(name, serviceWidths.name - 1)}`.padEnd(serviceWidths.name), tone: stale === undefined ? 'plain' : 'dim' },
     { text: state.padEnd(serviceWidths.state), tone: stale === undefined ? tone : 'dim' },
-    { text: `${early.padEnd(serviceWidths.early)}${held}`, tone: stale === undefined ? 'plain' : 'dim' },
+    { text: fit(`${early.padEnd(serviceWidths.early)}${held}`, Math.max(0, width - serviceWidths.name - serviceWidths.state)), tone: stale === undefined ? 'plain' : 'dim' },
   ], width));
   return panel(`services of ${fit(host, 14)}`, stale ?? 'pre-release, what leaves early, what waits and why', rows, width, height, glyphs);
 }

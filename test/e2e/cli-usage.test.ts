@@ -76,7 +76,7 @@ test('doctor: every check with its verdict; exit code 2 if one fails', async () 
   const end = await colopp('doctor', '--json');
   assert.is(end.code, 0, end.stdout);
   const findings = JSON.parse(end.stdout) as { name: string; verdict: string; detail: string; remedy: string }[];
-  assert.equal(findings.map(({ name }) => name), ['root', 'rights', 'machine', 'BTF', 'libbpf', 'tun', 'ip', 'gate', 'tunnel', 'clocks', 'QEMU', 'KVM', 'nested', 'COLO', 'peer', 'leftovers']);
+  assert.equal(findings.map(({ name }) => name), ['root', 'rights', 'machine', 'BTF', 'libbpf', 'tun', 'ip', 'gate', 'tunnel', 'tracing', 'clocks', 'QEMU', 'KVM', 'nested', 'COLO', 'peer', 'leftovers']);
   assert.match(findings.find(({ name }) => name === 'COLO')!.detail, /made a checkpoint \(pause [\d.]+ ms\), and the second took over/);
   for (const { verdict, remedy, name } of findings) assert.is(remedy === '', verdict === 'ok', `${name}: a remedy where one is needed`);
   const wrong = await colopp('doctor', '--qemu', '/bin/true');

@@ -17,7 +17,7 @@ let agentPid = 0;
 
 test.before(async () => {
   await lab.down();
-  await lab.up();
+  await lab.up({ preRelease: true });
   agentPid = (await untilProtected(lab, 'a', 60_000)).pid;
 });
 test.after.each(() => terminal.end());
@@ -93,6 +93,26 @@ test('failover: asks first; no leaves everything, yes moves the VM', async () =>
   await terminal.keys('y');
   await terminal.shows(/▶ a +primary[^]*b +secondary/, 20_000);
   assert.ok((await lab.status('a')).active);
+});
+
+test('services, active vCPUs and the protection itself: switched by keys, and the screen shows it', async () => {
+  await terminal.start(['monitor', '--lab', 't-monitor'], { columns: 120, rows: 40 });
+  await terminal.shows(/ PROTECTED [^]*6379 resp +on [^]*secondary b[^]*vCPUs +0 of 1 active/);
+  await terminal.keys('s');
+  await terminal.shows(/Switch pre-release of 1: port 6379 \(on\) {2}2: port 80 \(on\)/);
+  await terminal.keys('1');
+  await terminal.shows(/6379 resp +off [^]*pre-release of port 6379 is off/);
+  assert.not.ok((await lab.status('b')).output.services[0]!.preRelease, 'at both hosts');
+  await terminal.keys('v');
+  await terminal.shows(/Active vCPUs of b \(now auto\): 0 to 1, or a for auto/);
+  await terminal.keys('1');
+  await terminal.shows(/vCPUs +1 of 1 active/, 20_000);
+  await terminal.keys('p');
+  await terminal.shows(/End the protection of the VM, until p is pressed again\? y\/n/);
+  await terminal.keys('y');
+  await terminal.shows(/NOT PROTECTED [^]*operator has paused[^]*p protect/, 20_000);
+  await terminal.keys('p');
+  await terminal.shows(/ PROTECTED {2}b can take over/, 60_000);
 });
 
 test('a recording shows what its monitor saw', async () => {

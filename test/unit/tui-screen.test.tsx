@@ -122,7 +122,7 @@ test('80x24 with services and an active secondary: what leaves early, what waits
   const from = text.indexOf('─ services');
   assert.snapshot(text.slice(from), `\
 ─ services of a ─ pre-release, what leaves early, what waits and why ───────────
- 6379 resp      on     97 % early            held 3: write in doubt 2, not logge
+ 6379 resp      on     97 % early            held 3: write in doubt 2, not logg…
  80 http        off    0 % early             held 12: switched off 12
 ─ secondary b ──────────────────────────────────────────────────────────────────
  input    12 packets logged, 4.3 KiB; 3 not there yet

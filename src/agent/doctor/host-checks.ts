@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { libbpfVersion, probe } from 'libbpf-napi';
 import { probeGate } from '../../dataplane/gate.js';
 import { createTunnel, removeTunnel } from '../../dataplane/tunnel.js';
+import { VcpuTracer } from '../../dataplane/vcpu-tracer.js';
 import { fail, ok, warn, type Check, type Verdict } from './finding.js';
 
 /** By number, see capabilities(7). What root has everywhere but in some containers. */
@@ -47,6 +48,14 @@ export const hostChecks: readonly Check[] = [
     }
   }],
   ['tunnel', tunnel],
+  ['tracing', async () => {
+    try {
+      VcpuTracer.open(1).close();
+      return ok('the scheduling of vCPUs can be traced');
+    } catch (error) {
+      return warn((error as Error).message, 'Without it the active vCPUs of a secondary are not chosen by what they do. Use a kernel with BTF and tracing programs, as Debian\'s are; run as root.');
+    }
+  }],
   ['clocks', clocks],
 ];
 
