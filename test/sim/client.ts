@@ -27,6 +27,8 @@ export interface Habits {
   requests: number;
   /** Share of connections that are reset in the middle. */
   aborts: number;
+  /** Registers of each service. */
+  keys: number;
 }
 
 export interface ClientEvents {
@@ -191,7 +193,7 @@ export class Client {
         const write = random.chance(this.habits.writes);
         const id = this.#events.nextId();
         const op = !write ? 'read' as const : random.chance(0.5) ? 'raise' as const : 'write' as const;
-        const request: Request = { id, key: keyOf(this.conn, random.int(0, 7)), op, value: op === 'write' ? 1000 * id : 0, units: write ? random.int(1, 3) : 1 };
+        const request: Request = { id, key: keyOf(this.conn, random.int(1, this.habits.keys)), op, value: op === 'write' ? 1000 * id : 0, units: write ? random.int(1, 3) : 1 };
         const operation: Operation = { ...request, client: this.id, calledUs: nowUs, answeredUs: Infinity, result: undefined };
         this.#waiting.push({ operation, seen: undefined });
         this.#events.onCall(operation);

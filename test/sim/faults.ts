@@ -21,8 +21,8 @@ export interface Fault {
   backAfterMs: number;
 }
 
-export type Scenario = 'kill' | 'freeze' | 'connection' | 'partition' | 'clock' | 'meeting' | 'mixed';
-export const scenarios: readonly Scenario[] = ['kill', 'freeze', 'connection', 'partition', 'clock', 'meeting', 'mixed'];
+export type Scenario = 'kill' | 'takeovers' | 'freeze' | 'connection' | 'partition' | 'clock' | 'meeting' | 'mixed';
+export const scenarios: readonly Scenario[] = ['kill', 'takeovers', 'freeze', 'connection', 'partition', 'clock', 'meeting', 'mixed'];
 
 /** A host that stands still for longer may be taken for dead. */
 const longestUnnoticedMs = 500;
@@ -40,6 +40,10 @@ export function planFaults({ random }: World, scenario: Scenario): Fault[] {
     Array.from({ length: random.int(1, most) }, () => plan(random.pick(whats), with_?.()));
   switch (scenario) {
     case 'kill': return [plan('kill')];
+    case 'takeovers': // from one host to the other and back, while clients are busy
+      return (['a', 'b', 'a'] as const).map((host, i) => plan('kill', {
+        host, place: 'host', atMs: 900 + 1900 * i + random.int(0, 500), effects: random.int(1, 8), backAfterMs: random.int(50, 300),
+      }));
     case 'freeze': return some(2, ['freeze']);
     case 'connection': return some(2, ['reset', 'cut', 'cut', 'slow', 'command'], () => ({ trigger: 'time' }));
     case 'partition': return some(2, ['partition', 'partition', 'clients-apart'], () => ({ trigger: 'time' }));

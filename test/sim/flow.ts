@@ -15,6 +15,8 @@ interface Flow {
   heldUs: number;
   unloggedUs: number;
   nextSeq: number;
+  /** Of the client's numbers, what the guest has acknowledged. */
+  acked: number;
   outEnd: number;
   service: Service;
   /** The guest accepted the client's SYN that we saw. */
@@ -25,6 +27,8 @@ interface Flow {
   vague: boolean;
   closed: boolean;
   pipelined: boolean;
+  /** The client's newest bytes. */
+  newest: Segment | undefined;
 }
 
 interface Service {
@@ -41,12 +45,10 @@ export interface FlowRules {
   forgetWrites?: boolean;
   /** A write is in doubt no longer than until the reply to it. */
   settleAtReply?: boolean;
-  /** Packets overtake held ones of their flow. */
-  overtake?: boolean;
   /** Whether the secondary has the input does not matter. */
   ignoreLog?: boolean;
-  /** A repeated or doubtful segment costs a flow nothing. */
-  trustEverything?: boolean;
+  /** What a client repeats counts as a write that has come now. */
+  repetitionsAreWrites?: boolean;
 }
 
 export class Flows {
@@ -83,14 +85,15 @@ export class Flows {
     }
     f.inputIseq = iseq;
     if (s.data.length === 0) return false;
+    if (isRepeated(f, s)) return this.#rules.repetitionsAreWrites === true;
     if (f.lost || s.seq !== f.nextSeq) {
-      if (this.#rules.trustEverything) return classify(s.data).write;
       this.#lose(f, nowUs);
       return true;
     }
     const alone = !f.asked && !f.vague && s.ack >= f.outEnd && !f.pipelined;
     const found = classify(s.data);
     f.nextSeq += s.data.length;
+    f.newest = s;
     if (found.write) this.#writeArrived(f, nowUs, alone && !found.read && found.ended <= 1);
     if (found.ended > 0) f.asked = true;
     f.pipelined = !alone || found.ended > 1;
@@ -105,6 +108,7 @@ export class Flows {
       f.outEnd = s.seq + 1;
       f.established = true;
     }
+    if (f.established && !s.rst && s.ack > f.acked) f.acked = s.ack;
     if (!protectedNow) {
       this.#answered(f, s, nowUs);
       return 0;
@@ -136,8 +140,8 @@ export class Flows {
       return;
     }
     this.#flows.set(s.conn, {
-      inputIseq: iseq, heldUs: 0, unloggedUs: 0, nextSeq: s.seq + 1, outEnd: 0, service, established: false, lost: false,
-      asked: false, writeOpen: false, vague: false, closed: false, pipelined: false,
+      inputIseq: iseq, heldUs: 0, unloggedUs: 0, nextSeq: s.seq + 1, acked: s.seq + 1, outEnd: 0, service, established: false, lost: false,
+      asked: false, writeOpen: false, vague: false, closed: false, pipelined: false, newest: undefined,
     });
   }
 
@@ -188,16 +192,15 @@ export class Flows {
 
   /** flow_judge */
   #judge(f: Flow, s: Segment, nowUs: number): Verdict {
-    const { overtake, ignoreLog } = this.#rules;
     const control = s.data.length === 0 && !s.fin && !s.rst;
-    if (f.heldUs > this.drainedUs && !overtake) return 'order';
+    if (f.heldUs > this.drainedUs) return 'order';
     if (!control) {
       if (s.fin || s.rst || s.syn) return 'off';
       if (!f.established || f.lost || f.vague) return 'standing';
       if (this.#inDoubt(f.service, nowUs)) return 'doubt';
     }
     const waits = f.inputIseq > this.loggedIseq || (f.unloggedUs > this.drainedUs && f.unloggedUs > this.unloggedDrainedUs);
-    if (waits && !ignoreLog) return 'unlogged';
+    if (waits && !this.#rules.ignoreLog) return 'unlogged';
     return control ? 'control' : 'prereleased';
   }
 
@@ -208,6 +211,12 @@ export class Flows {
   #vagueSince(timeUs: number, nowUs: number): boolean {
     return timeUs > 0 && (timeUs >= this.earlierCommitUs || nowUs - timeUs < vagueUs);
   }
+}
+
+/** repeated */
+function isRepeated({ acked, newest }: Flow, { seq, data }: Segment): boolean {
+  if (seq + data.length <= acked) return true;
+  return newest?.seq === seq && newest.data.length === data.length; // a simulated client says no other bytes
 }
 
 /** classify_stream: what is known from these units alone. */

@@ -18,7 +18,7 @@ interface Conn {
   next: number;
   /** The next one expected. */
   expected: number;
-  /** Sent, from `una` on; a FIN or SYN is behind or before them. */
+  /** What is to be sent, from `una` on; a FIN or SYN is behind or before it. */
   unacked: Unit[];
   /** Requests that are complete. */
   requests: Request[];
@@ -27,6 +27,9 @@ interface Conn {
   /** An acknowledgement is due, unless something else carries it. */
   ackDue: boolean;
 }
+
+/** So many units may wait for an acknowledgement: more come when it does. */
+const windowUnits = 3;
 
 export class Guest {
   readonly #conns = new Map<number, Conn>();
@@ -81,7 +84,7 @@ export class Guest {
     }
     if (!conn.open && s.ack !== conn.next) return send(segment(s.conn, true, s.ack, 0, { rst: true }));
     if (s.ack > conn.next) return acknowledge();
-    if (s.ack > conn.una) this.#acknowledged(conn, s.ack);
+    if (s.ack > conn.una) this.#acknowledged(conn, s.ack, send);
     if (conn.finSent && conn.una === conn.next) return this.#forget(conn);
     const length = span(s);
     if (length === 0) {
@@ -98,7 +101,7 @@ export class Guest {
     conn.expected = s.seq + length;
     conn.ackDue = true;
     if (s.fin) conn.clientFin = true;
-    this.#closeIfDone(conn, send);
+    this.#push(conn, send);
     if (conn.ackDue && random.chance(0.6)) acknowledge();
   }
 
@@ -110,12 +113,8 @@ export class Guest {
     const value = this.#apply(request);
     if (request.op !== 'read') this.#lastWrites.set(clientOf(conn.id), request.id);
     const parts = replyUnits(request, value);
-    const reply = Array.from({ length: parts }, (_, part): Unit => ({ request, part, parts, value }));
-    conn.unacked.push(...reply);
-    this.#transmit(conn, conn.next, reply, send);
-    conn.next += parts;
-    conn.ackDue = false;
-    this.#closeIfDone(conn, send);
+    for (let part = 0; part < parts; part++) conn.unacked.push({ request, part, parts, value });
+    this.#push(conn, send);
   }
 
   /** The retransmission timer: everything again that waits. */
@@ -153,16 +152,27 @@ export class Guest {
     return after;
   }
 
-  #acknowledged(conn: Conn, ack: number): void {
+  #acknowledged(conn: Conn, ack: number, send: (s: Segment) => void): void {
     // The SYN-ACK's number comes before the first unit.
     const units = conn.open ? ack - conn.una : ack - conn.una - 1;
     conn.open = true;
     conn.unacked.splice(0, units);
     conn.una = ack;
+    this.#push(conn, send);
   }
 
-  #closeIfDone(conn: Conn, send: (s: Segment) => void): void {
-    if (!conn.clientFin || conn.finSent || conn.requests.length > 0) return;
+  /** Sends what may be sent. */
+  #push(conn: Conn, send: (s: Segment) => void): void {
+    const end = conn.una + conn.unacked.length;
+    const until = Math.min(end, conn.una + windowUnits);
+    if (conn.open && conn.next < until) {
+      const units = conn.unacked.slice(conn.next - conn.una, until - conn.una);
+      const from = conn.next;
+      conn.next = until;
+      conn.ackDue = false;
+      this.#transmit(conn, from, units, send);
+    }
+    if (!conn.clientFin || conn.finSent || conn.requests.length > 0 || conn.next !== end) return;
     conn.finSent = true;
     conn.ackDue = false;
     send(segment(conn.id, true, conn.next++, conn.expected, { fin: true }));
@@ -171,7 +181,7 @@ export class Guest {
   #resend(conn: Conn, send: (s: Segment) => void): void {
     conn.ackDue = false;
     if (!conn.open) return send(segment(conn.id, true, conn.una, conn.expected, { syn: true }));
-    this.#transmit(conn, conn.una, conn.unacked, send);
+    this.#transmit(conn, conn.una, conn.unacked.slice(0, conn.next - conn.una), send);
     if (conn.finSent) send(segment(conn.id, true, conn.next - 1, conn.expected, { fin: true }));
   }
 

@@ -109,12 +109,13 @@ export class Host {
   }
 
   #in(s: Segment, replay: boolean): void {
-    if (!this.powered || !this.gate.in(s)) return;
+    const { qemu } = this;
+    // Nothing is sent to a tap that nobody has opened.
+    if (!this.powered || !qemu || !this.gate.in(s)) return;
     const seen = this.shadow.in(s, replay);
     if (seen === undefined) return;
     if (seen === 'log') return this.agent?.inputs.log.arriveLive(s);
-    const { qemu } = this;
-    if (!qemu || this.tap.queue.length >= longestQueue) return;
+    if (this.tap.queue.length >= longestQueue) return;
     this.tap.queue.push(seen);
     qemu.input(() => qemu.poll());
   }

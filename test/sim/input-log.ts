@@ -20,16 +20,12 @@ export interface Entry {
 export interface LogRules {
   /** A missing input is acknowledged with those behind it. */
   ackPastGaps?: boolean;
-  /** What has left the log stays away: also what the VM was only about to see. */
-  keepNoMargin?: boolean;
   /** What comes after a gap is replayed, too, and everything at once. */
   unpaced?: boolean;
   /** Writes do not wait for the replies to earlier requests. */
   noBarrier?: boolean;
   /** Writes that the checkpoint has brought count among those that wait. */
   committedWrites?: boolean;
-  /** Connections that have come and gone are replayed. */
-  replayHarmful?: boolean;
 }
 
 export interface LogEvents {
@@ -92,7 +88,7 @@ export class InputLog {
   /** A checkpoint has brought the effects of all up to `iseq`; the last `margin` of them stay all the same. */
   forget(iseq: number, margin: number): void {
     if (this.phase !== 'logging') return;
-    const upTo = iseq - (this.#rules.keepNoMargin ? 0 : margin);
+    const upTo = iseq - margin;
     // In the order of arrival, as the ring is.
     const keep = this.#entries.findIndex((entry) => entry.iseq > upTo);
     this.#entries.splice(0, keep < 0 ? this.#entries.length : keep);

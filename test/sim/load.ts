@@ -12,22 +12,32 @@ export interface Load {
   /** Shares of packets that are lost: between clients and hosts, and in the tunnel. */
   loss: number;
   mirrorLoss: number;
+  /** One of these is how long output may wait before a checkpoint. */
+  holdMs: readonly number[];
 }
 
 export function planLoad(random: Random, scenario: Scenario): Load {
+  if (scenario === 'takeovers') {
+    // Much is told early, and much is in doubt.
+    return {
+      clients: random.int(5, 8),
+      habits: {
+        thinkMs: random.pick([3, 10, 30]), writes: random.pick([0.03, 0.15, 0.5]), pipeline: random.pick([1, 1, 1, 3]),
+        requests: random.pick([4, 30, 200]), aborts: random.pick([0, 0, 0.2]), keys: random.pick([1, 2]),
+      },
+      declared: [true, random.chance(0.5)],
+      loss: random.pick([0, 0.002]), mirrorLoss: random.pick([0, 0, 0.01, 0.1]), holdMs: [5, 20, 50],
+    };
+  }
   // Where little is at stake but who speaks, little is said.
   const quiet = scenario === 'partition' || scenario === 'meeting' || scenario === 'connection';
   return {
     clients: random.int(2, quiet ? 3 : 5),
     habits: {
-      thinkMs: random.pick(quiet ? [120, 400] : [15, 60, 200]),
-      writes: random.pick([0.05, 0.2, 0.5]),
-      pipeline: random.pick([1, 1, 2, 4]),
-      requests: random.pick([3, 15, 60]),
-      aborts: random.pick([0, 0, 0.2]),
+      thinkMs: random.pick(quiet ? [120, 400] : [15, 60, 200]), writes: random.pick([0.05, 0.2, 0.5]), pipeline: random.pick([1, 1, 2, 4]),
+      requests: random.pick([3, 15, 60]), aborts: random.pick([0, 0, 0.2]), keys: 2,
     },
     declared: [true, random.chance(0.5)],
-    loss: random.pick([0, 0.002, 0.02]),
-    mirrorLoss: random.pick([0, 0, 0.01, 0.1]),
+    loss: random.pick([0, 0.002, 0.02]), mirrorLoss: random.pick([0, 0, 0.01, 0.1]), holdMs: [0, 5, 20],
   };
 }

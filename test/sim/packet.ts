@@ -65,9 +65,8 @@ export const clientOf = (conn: number): number => Math.floor(conn / 1000);
 /** Index of the service that a connection is for. Each has registers of its own. */
 export const serviceOf = (conn: number): number => clientOf(conn) % 2;
 
-const registers = 2;
-/** A register of the service that a connection is for, by any number. */
-export const keyOf = (conn: number, which: number): string => `${'ab'[serviceOf(conn)]}${which % registers}`;
+/** A register of the service that a connection is for. */
+export const keyOf = (conn: number, which: number): string => `${'ab'[serviceOf(conn)]}${which}`;
 
 /** How many units the reply takes: so many that an answer from another state is out of step with the stream. */
 export const replyUnits = ({ op }: Request, value: number): number => op === 'read' ? 1 + value % 3 : 1;

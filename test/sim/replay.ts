@@ -68,7 +68,7 @@ export class Replayer {
   begin(log: readonly Entry[], committed: number): void {
     this.#begunUs = this.#world.nowUs;
     const sorted = [...log].sort((a, b) => a.iseq - b.iseq);
-    for (const entry of this.#rules.replayHarmful ? sorted : withoutHarmful(sorted, committed)) {
+    for (const entry of withoutHarmful(sorted, committed)) {
       this.#add(entry.segment, entry.iseq, entry.write, false);
       if (entry.write && entry.iseq < this.#firstWrite && (entry.iseq > committed || this.#rules.committedWrites)) this.#firstWrite = entry.iseq;
     }

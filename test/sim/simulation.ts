@@ -52,19 +52,25 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   const checks = new Checks(world);
   const faults = planFaults(world, scenario);
   const unreached = new Set<HostName>();
-  const pairConfig = { ...config, pauseSecondary: random.chance(0.7), holdMs: random.pick([0, 5, 20]) };
+  const pairConfig = { ...config, pauseSecondary: random.chance(0.7), holdMs: random.pick(load.holdMs) };
 
   const { clients: count, habits, declared } = load;
   let requests = 0;
+  // To and from each client packets seldom overtake each other.
+  const arrivesUs: number[] = Array<number>(2 * count).fill(0);
+  const travel = (way: number, arrive: () => void): void => {
+    const ownUs = world.nowUs + random.delay(50, 500);
+    const overtakes = random.chance(0.005);
+    if (!overtakes) arrivesUs[way] = Math.max(arrivesUs[way]!, ownUs);
+    world.after((overtakes ? ownUs : arrivesUs[way]!) - world.nowUs, arrive);
+  };
   const clients = Array.from({ length: count }, (_, id) => new Client(world, id, habits, {
     send: (s) => {
       world.log('clients', () => describeSegment(s));
-      for (const host of [hosts.a, hosts.b]) {
-        if (random.chance(load.loss)) continue;
-        world.after(random.delay(50, 500), () => {
-          if (!unreached.has(host.name)) host.receive(s);
-        });
-      }
+      if (random.chance(load.loss)) return;
+      travel(id, () => {
+        for (const host of [hosts.a, hosts.b]) if (!unreached.has(host.name)) host.receive(s);
+      });
     },
     onCall: (operation) => checks.history.push(operation),
     onBroken: (text) => checks.onBroken(text),
@@ -77,7 +83,8 @@ export function simulate(seed: number, options: Options = {}): Outcome {
       checks.onOutput(speaker, hosts[name], hosts[otherHost(name)]);
       world.log(speaker, () => describeSegment(s));
       if (random.chance(load.loss)) return;
-      world.after(random.delay(50, 500), () => clients[clientOf(s.conn)]?.hear(s));
+      const client = clientOf(s.conn);
+      travel(count + client, () => clients[client]?.hear(s));
     },
     // Translated a second time they are not: the README says so.
     onForget: (conns) => {

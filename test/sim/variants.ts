@@ -27,7 +27,7 @@ function then(follow: (event: PairEvent, after: Step, before: Parameters<StepFun
 export const variants: readonly Variant[] = [
   {
     name: 'release at STOP',
-    scenario: 'kill',
+    scenario: 'takeovers',
     rules: {
       step: (before, event, nowNs, config) => {
         const result = step(before, event, nowNs, config);
@@ -87,4 +87,20 @@ export const variants: readonly Variant[] = [
       },
     },
   },
+  // ---- what leaves before a checkpoint, and what a takeover makes of it
+  { name: 'forget in-doubt writes', scenario: 'takeovers', rules: { forgetWrites: true } },
+  { name: 'trust a write with its reply', scenario: 'takeovers', rules: { settleAtReply: true } },
+  { name: 'speak of inputs that are not logged', scenario: 'takeovers', rules: { ignoreLog: true } },
+  { name: 'acknowledge before logging', scenario: 'takeovers', rules: { ackBeforeLogging: true } },
+  { name: 'acknowledge past gaps', scenario: 'takeovers', rules: { ackPastGaps: true } },
+  { name: 'drop at RESUME what was logged, not what was read at STOP', scenario: 'takeovers', rules: { forgetAtResume: true } },
+  { name: 'replay nothing', scenario: 'takeovers', rules: { noReplay: true } },
+  { name: 'replay everything at once', scenario: 'takeovers', rules: { unpaced: true } },
+  { name: 'let writes overtake reads in the replay', scenario: 'takeovers', rules: { noBarrier: true } },
+  { name: 'no clamp', scenario: 'takeovers', rules: { noClamp: true } },
+  { name: 'learn no offset', scenario: 'takeovers', rules: { noLearning: true } },
+  // ---- these were ours
+  { name: 'take writes that are committed for the first ones', scenario: 'takeovers', rules: { committedWrites: true } },
+  { name: 'take input that was diverted for unread', scenario: 'takeovers', rules: { countDiverted: true } },
+  { name: 'commit without a mark', scenario: 'connection', rules: { commitUnmarked: true } },
 ];
