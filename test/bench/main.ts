@@ -34,6 +34,10 @@ const benches: Record<string, Bench> = {
     load: () => import('./vcpu.js'),
     rounds: true,
   },
+  gate: {
+    about: 'cost of the gate per packet, against an empty program',
+    load: () => import('./gate.js'),
+  },
   redis: {
     about: 'GET, SET and a 95/5 mix: pre-release, against no protection, commits alone, and stock COLO',
     load: () => import('./redis.js'),
