@@ -108,6 +108,7 @@ export class AgentMetrics {
     this.#gauge('colopp_peer_connected', '1 while the other agent is connected.', (s) => [flag(s.peer !== null)]);
     this.#gauge('colopp_peer_silence_seconds', 'Since when nothing was heard of the other agent.', ({ peer }) => peer ? [{ value: peer.silentMs / 1000 }] : []);
     this.#gauge('colopp_peer_round_trip_seconds', 'Of the newest heartbeat that was answered.', ({ peer }) => peer && peer.rttUs !== null ? [{ value: peer.rttUs / 1e6 }] : []);
+    this.#gauge('colopp_witness_reachable', '1 while the witness answers; absent where there is none, or it was not asked yet.', ({ witness }) => witness && witness.reachable !== null ? [flag(witness.reachable)] : []);
     this.#counter('colopp_peer_refused_connections_total', 'Connections to the peer port that were refused.', (s) => [{ value: s.refusedConnections }]);
     this.#counter('colopp_commits_total', 'Checkpoints that the other host has loaded, since protection began.', (s) => [{ value: s.checkpoints.commits }]);
     this.#gauge('colopp_commit_age_seconds', 'How far behind the other host is: the age of the last commit.', ({ active, checkpoints: { lastMsAgo } }) => active && lastMsAgo !== null ? [{ value: lastMsAgo / 1000 }] : []);

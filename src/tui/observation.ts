@@ -27,6 +27,8 @@ const vcpusSchema = z.object({
 const statusSchema = z.object({
   host: word, pid: amount, role: word, phase: word, protected: z.boolean(), active: z.boolean(),
   generation: amount, reason: sentence, paused: z.boolean().default(false),
+  leaseMs: amount.default(0),
+  witness: z.object({ address: word, reachable: z.boolean().nullable() }).nullable().default(null),
   peer: z.object({ host: word, rttUs: amount.nullable(), silentMs: amount }).nullable(),
   refusedConnections: amount,
   vm: z.object({ name: word, pid: amount.nullable(), accel: word, qemu: word }),

@@ -43,7 +43,7 @@ const columns: readonly { title: string; key: ColumnKey; width: number; wide: nu
 ];
 const wideWidth = columns.reduce((sum, { wide }) => sum + wide, 0);
 
-export function pairLines({ hosts, remarks }: Pick<View, 'hosts' | 'remarks'>, width: number, height: number, glyphs: Glyphs): Line[] {
+export function pairLines({ hosts, lease, remarks }: Pick<View, 'hosts' | 'lease' | 'remarks'>, width: number, height: number, glyphs: Glyphs): Line[] {
   const row = (texts: Record<ColumnKey, string>, toneOf: (key: ColumnKey) => Tone): Line => clip(columns.map((column) => {
     const cell = width >= wideWidth ? column.wide : column.width;
     return { text: fit(texts[column.key], cell - 1).padEnd(cell), tone: toneOf(column.key) };
@@ -57,7 +57,7 @@ export function pairLines({ hosts, remarks }: Pick<View, 'hosts' | 'remarks'>, w
     return row({ ...host, host: name, vm: host.stale ?? host.vm }, toneOf);
   };
   const remarkLines = remarks.flatMap(({ label, texts, tone }) => texts.map((text, i) => line(` ${i === 0 ? label : ' '.repeat(label.length)} ${text}`, width, tone)));
-  return panel('pair', undefined, [row(titles, () => 'dim'), ...hosts.map(hostLine), ...remarkLines], width, height, glyphs);
+  return panel('pair', lease, [row(titles, () => 'dim'), ...hosts.map(hostLine), ...remarkLines], width, height, glyphs);
 }
 
 /** Ends a line of parts at `width`. */
@@ -140,6 +140,7 @@ const words: readonly [word: string, meaning: string][] = [
   ['behind', 'age of the last commit: the state the other host would go on from'],
   ['heard', 'the other host, as this one last heard its heartbeat'],
   ['pause', 'how long a checkpoint stopped the VM; the chart: the longest by second'],
+  ['lease', 'how long a host that hears nothing may still speak'],
   ['held', 'output that waits: clients get it after the next commit'],
   ['passed', 'output that did not wait: unprotected, or neighbour discovery'],
   ['dropped', 'output nobody will see: taken over, no lease, or no room'],

@@ -13,6 +13,8 @@ export interface View {
   /** Is the VM protected? */
   verdict: { word: string; tone: Tone; text: string };
   hosts: HostView[];
+  /** How long a silent host may speak, and who decides; undefined: not known. */
+  lease: string | undefined;
   /** Why the VM is not protected, and what the loss of the active host would cost now. */
   remarks: Remark[];
   /** The host whose checkpoints and output are shown. */
@@ -101,6 +103,7 @@ export function viewOf(model: Model, nowMs: number, staleMs: number, selected?: 
   return {
     verdict: verdictOf(model.seen, known, fresh, nowMs),
     hosts: model.seen.map((seen) => hostView(seen, isFresh(seen), seen === subject, nowMs)),
+    lease: leaseOf(fresh),
     remarks: remarksOf(fresh, nowMs),
     subject: subject && subjectView(subject, isFresh(subject), nowMs),
     secondary: secondaryOf(known, fresh, active ?? subject, nowMs),
@@ -187,6 +190,16 @@ function hostView(seen: Seen, isFresh: boolean, isSubject: boolean, nowMs: numbe
 function phaseOf(seen: Seen, status: SeenStatus, nowMs: number): string {
   const { checkpointingSinceMs } = seen;
   return checkpointingSinceMs !== undefined && nowMs - checkpointingSinceMs > slowCheckpointMs ? 'checkpointing' : settledPhase(status.phase);
+}
+
+/** Of the hosts that are heard: a witness that is lost to one of them is worth knowing. */
+function leaseOf(fresh: readonly Known[]): string | undefined {
+  const leaseMs = fresh.map(({ status }) => status.leaseMs).find((ms) => ms > 0);
+  if (leaseMs === undefined) return undefined;
+  const witness = fresh.map(({ status }) => status.witness).find((each) => each !== null);
+  if (!witness) return `lease ${span(leaseMs)}, of the pair itself`;
+  const deaf = fresh.filter(({ status }) => status.witness?.reachable === false).map(({ status }) => status.host);
+  return `lease ${span(leaseMs)}, of the witness at ${witness.address}${deaf.length === 0 ? '' : `, which ${deaf.join(' and ')} cannot reach`}`;
 }
 
 // ---- what a failover would cost ----------------------------------------------

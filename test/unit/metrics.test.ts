@@ -16,7 +16,7 @@ const none: HoldTimes = { packets: [...holdBoundsNs, 0].map(() => 0), totalNs: 0
 
 function agentStatus(parts: Record<string, unknown> = {}): AgentStatus {
   const whole = tuiStatus({
-    leaseMs: 300, paused: false, vcpus: { mode: 'auto', of: 2, active: [1], reason: '', load: [{ vcpu: 0, run: 0.5, wait: 0.25 }] },
+    leaseMs: 300, paused: false, witness: { address: '10.0.0.9:7751', reachable: true }, vcpus: { mode: 'auto', of: 2, active: [1], reason: '', load: [{ vcpu: 0, run: 0.5, wait: 0.25 }] },
     checkpoints: { sentBytes: 5000, receivedBytes: 40 },
     output: {
       earlyPackets: 70, inputSeq: 100, loggedSeq: 97, releasedBy: { commit: 3, logged: 2, match: 1, end: 0 },

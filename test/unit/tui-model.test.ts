@@ -39,6 +39,15 @@ test('a protected pair: who can take over, how far behind, what a loss would cos
   assert.equal(view.subject?.pausesMs.slice(-3), [undefined, 30, undefined], 'the longest pause of each second');
 });
 
+test('the lease: of the pair, or of a witness, and who cannot reach it', () => {
+  assert.is(at(after(...healthyPair()), 1007).lease, 'lease 300 ms, of the pair itself');
+  const witness = { address: '10.0.0.9:7751', reachable: true };
+  const deaf = { ...witness, reachable: false };
+  assert.is(at(after(saw.status('a', 0, status({ witness }))), 0).lease, 'lease 300 ms, of the witness at 10.0.0.9:7751');
+  assert.is(at(after(saw.status('a', 0, status({ witness })), saw.status('b', 0, secondaryStatus({ witness: deaf }))), 0).lease,
+    'lease 300 ms, of the witness at 10.0.0.9:7751, which b cannot reach');
+});
+
 test('the view of one agent only: its secondary, or its primary, is named by the other', () => {
   assert.is(at(after(saw.status('a', 0)), 0).verdict.text, 'b can take over from a, 23 ms behind.');
   const view = at(after(saw.status('b', 0, secondaryStatus())), 0);

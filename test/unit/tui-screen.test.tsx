@@ -30,7 +30,7 @@ test('80x24: everything at a glance', () => {
   const withoutClock = text.replace(/\d\d:\d\d:\d\d/g, 'HH:MM:SS').replace(/ +$/gm, '');
   assert.snapshot(withoutClock, `\
  PROTECTED  b can take over from a, 30 ms behind.             lab test  HH:MM:SS
-─ pair ─────────────────────────────────────────────────────────────────────────
+─ pair ─ lease 300 ms, of the pair itself ──────────────────────────────────────
   host    role      phase         heard        round trip gen VM
 ▶ a       primary   protected     b 34 ms ago  0.3 ms     3   guest tcg
   b       secondary protected     a 12 ms ago  0.4 ms     3   guest tcg, silent
@@ -225,7 +225,7 @@ test('a terminal that knows only ASCII gets only ASCII', () => {
   terminal.take();
   screen.write(picture(after(...healthyPair(), saw.note('a', 0, 'info', 'naïve … Ω')), { with: { glyphs: asciiGlyphs } }));
   assert.not.match(terminal.written, /[^\x00-\x7f]/);
-  assert.match(terminal.written, '- pair ---');
+  assert.match(terminal.written, '- pair - lease');
   screen.close();
 });
 

@@ -22,7 +22,7 @@ interface Parts {
 export function status({ checkpoints, output, vm, ...parts }: Parts = {}): Record<string, unknown> {
   return {
     host: 'a', pid: 100, role: 'primary', phase: 'protected', protected: true, active: true, generation: 3, reason: '',
-    peer: { host: 'b', rttUs: 320, silentMs: 34 }, refusedConnections: 0,
+    leaseMs: 300, peer: { host: 'b', rttUs: 320, silentMs: 34 }, refusedConnections: 0,
     vm: { name: 'guest', pid: 200, accel: 'tcg', accelReason: 'no vmx', qemu: '11.1.2', ...vm },
     checkpoints: { commits: 42, lastMsAgo: 23, pauseMsP50: 9.8, pauseMsP99: 14.2, ...checkpoints },
     output: {

@@ -20,7 +20,7 @@ const answerMs = 500;
 /** Around a frame of 1500 bytes: Ethernet, vxlan, UDP and IPv6. */
 const tunnelOverheadBytes = 70;
 const guestMtuBytes = 1500;
-const least = { secretBytes: 16 };
+const leastSecretBytes = 16;
 
 export function configChecks(config: AgentConfig): Check[] {
   return [
@@ -35,6 +35,7 @@ export function configChecks(config: AgentConfig): Check[] {
       : fail(`peer.listen names ${config.peer.listen.host}, which is no address of this host`, 'Name this host\'s own address on the replication network, or give it to an interface.')],
     ['peer', () => peer(config)],
     ['MTU', () => mtu(config)],
+    ...config.witness ? [['witness', () => witness(config.witness!.address)] as const] : [],
   ];
 }
 
@@ -61,7 +62,7 @@ async function secret({ peer: { secretFile } }: AgentConfig): Promise<Verdict> {
   }
   try {
     const { mode, size } = await stat(secretFile);
-    if (size < least.secretBytes) return fail(`${secretFile} has ${size} bytes`, `Put at least ${least.secretBytes} random bytes into it, the same on both hosts.`);
+    if (size < leastSecretBytes) return fail(`${secretFile} has ${size} bytes`, `Put at least ${leastSecretBytes} random bytes into it, the same on both hosts.`);
     return (mode & 0o077) === 0 ? ok(`${secretFile} is readable by its owner only`)
       : warn(`${secretFile} can be read by others (mode ${(mode & 0o777).toString(8)})`, `chmod 600 ${secretFile}`);
   } catch (error) {
@@ -100,6 +101,22 @@ async function peer(config: AgentConfig): Promise<Verdict> {
     const { code, message } = error as NodeJS.ErrnoException;
     return code === 'ECONNREFUSED' ? warn(`${host} answers in ${(performance.now() - startedMs).toFixed(1)} ms, but no agent listens at port ${port}`, 'Start the agent there, or mend peer.address.')
       : fail(`${at} cannot be reached: ${message}`, 'See that the other host is up, that the replication network connects the two, and that no firewall is in between.');
+  } finally {
+    socket.destroy();
+  }
+}
+
+/** Only whether it is there: what it has granted is nobody's business but the pair's. */
+async function witness({ host, port }: { host: string; port: number }): Promise<Verdict> {
+  const socket = createConnection({ host, port });
+  socket.setTimeout(connectMs, () => socket.destroy(new Error(`no answer within ${connectMs} ms`)));
+  socket.on('error', () => {}); // told by what is awaited
+  const startedMs = performance.now();
+  try {
+    await once(socket, 'connect');
+    return ok(`${host} port ${port} answers within ${(performance.now() - startedMs).toFixed(1)} ms`);
+  } catch (error) {
+    return fail(`${host} port ${port} cannot be reached: ${(error as Error).message}`, 'Start it there: colopp witness. Without it no host may go on when the other is lost.');
   } finally {
     socket.destroy();
   }
