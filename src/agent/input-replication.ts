@@ -71,9 +71,12 @@ export class InputReplication {
     this.#gate = gate;
     this.#send = send;
     let before = gate.logProgress();
+    let lags = 0;
     this.#watch = setInterval(() => {
       const now = gate.logProgress();
-      if (now.logged < before.input && now.logged === before.logged) onLag();
+      lags = now.logged < before.input && now.logged === before.logged ? lags + 1 : 0;
+      // Less and less often: where nothing gets through, checkpoints do not help.
+      if (lags > 0 && (lags & (lags - 1)) === 0) onLag();
       before = now;
     }, lagMs).unref();
     this.#shadow = Shadow.open({
