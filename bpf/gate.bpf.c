@@ -174,16 +174,19 @@ int gate_out(struct __sk_buff *skb)
 	return hold(skb, now_ns, needs_iseq, 0);
 }
 
-/* What the guest is about to read: followed, and while protected mirrored to
- * the input log. Everything has a number or is counted, whatever it is, because
- * the tap counts what the guest has read in the same way. */
+/* What the guest is about to read: followed, and mirrored to the input log while
+ * protected and before, while the guest is being copied: what waits in the tap
+ * when the first checkpoint stops it is in no state, and must be in the log.
+ * Everything has a number or is counted, whatever it is, because the tap counts
+ * what the guest has read in the same way. */
 static __always_inline void input(struct __sk_buff *skb, bool protected_now)
 {
+	bool numbered = protected_now || log_epoch;
 	__u64 iseq = 0, now_ns = bpf_ktime_get_ns();
 	struct packet p;
 	bool write = true;
 
-	if (protected_now)
+	if (numbered)
 		iseq = mirror_number();
 	else
 		__sync_fetch_and_add(&unnumbered_inputs, 1);
@@ -198,7 +201,7 @@ static __always_inline void input(struct __sk_buff *skb, bool protected_now)
 	default:
 		break;
 	}
-	if (protected_now && mirror_ifindex && !mirror_send(skb, iseq, p.payload_bytes, write))
+	if (numbered && mirror_ifindex && !mirror_send(skb, iseq, p.payload_bytes, write))
 		count(GATE_IN_UNMIRRORED, skb->len);
 }
 

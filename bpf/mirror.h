@@ -22,9 +22,9 @@ const volatile __u32 mirror_peer[4]; /* the secondary's address; IPv4 in the fir
 
 /* Number of the newest input. */
 __u64 input_iseq = 0;
-/* Inputs that had no number, as the VM was not protected. */
+/* Inputs that had no number, as the VM was neither protected nor about to be. */
 __u64 unnumbered_inputs = 0;
-/* Of the protection that acknowledgements belong to; 0: none. */
+/* Of the protection that is or is about to be, whose acknowledgements count; 0: none. */
 __u64 log_epoch = 0;
 
 struct mirror_gbp {

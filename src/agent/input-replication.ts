@@ -16,11 +16,12 @@ import type { LogBegin, LogFlows, LogMark, LogMarked, PeerMessage } from '../pro
 import type { AgentConfig } from './config.js';
 
 /**
- * Inputs that are kept although they were read: QEMU may have taken them from
- * the tap too late for the guest to see them before it stopped. More must not
- * be: a whole connection that had ended would be replayed and happen twice.
+ * So many inputs may QEMU have taken from the tap too late for the guest to see
+ * them before it stopped. It sees them when it runs again, so what had been read
+ * at the checkpoint before is certain. No more than these may be kept: a whole
+ * connection that had ended would be replayed and happen twice.
  */
-const keptInputs = 2;
+const inputsInHand = 2n;
 /** STOP is news for this long. Later the VM may run again, and read on. */
 const freshStopNs = 2_000_000n;
 /** What a VM's clock may be behind beyond what is known. Too much does no harm. */
@@ -54,6 +55,8 @@ export class InputReplication {
   #loads = -1;
   /** Secondary: the newest mark, which counts when its checkpoint is loaded, and when it came. */
   #mark: { checkpoint: number; readInput: bigint; atNs: bigint } | undefined;
+  /** Secondary: what the primary's VM had read at the checkpoint before the newest that was loaded. */
+  #settled = 0n;
   /** Primary: told from those of an earlier protection by where they begin. */
   #round = randomInt(rounds);
   /** Secondary: when its active VM stopped for the newest checkpoint, and for the one before. */
@@ -160,6 +163,7 @@ export class InputReplication {
   onMessage(message: LogBegin | LogMark | LogMarked | LogFlows): void {
     switch (message.type) {
       case 'log-begin':
+        this.#settled = BigInt(message.nextInput) - 1n;
         return this.#shadow.reset(BigInt(`0x${message.epoch}`), BigInt(message.nextInput));
       case 'log-mark':
         this.#mark = { checkpoint: message.checkpoint, readInput: BigInt(message.readInput), atNs: process.hrtime.bigint() };
@@ -213,7 +217,9 @@ export class InputReplication {
     if (!mark || this.#loads < mark.checkpoint) return false;
     this.#mark = undefined;
     this.#stoppedNs = mark.atNs;
-    this.#shadow.forget(mark.readInput, keptInputs);
+    const uncertain = mark.readInput - this.#settled;
+    this.#shadow.forget(mark.readInput, Number(uncertain < inputsInHand ? uncertain : inputsInHand));
+    this.#settled = mark.readInput;
     this.#send({ type: 'log-marked', checkpoint: mark.checkpoint });
     return true;
   }

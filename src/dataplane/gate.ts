@@ -140,7 +140,9 @@ export class Gate {
     }
     if (mode === 'protected' && this.#mode !== 'protected') this.#hold.releaseUpTo(0n);
     this.#mode = mode;
-    this.#objects.globals.bss.mode.set(modes[mode]);
+    const { bss } = this.#objects.globals;
+    if (mode !== 'protected') bss.log_epoch.set(0n);
+    bss.mode.set(modes[mode]);
   }
 
   /** While protected, nothing leaves after this CLOCK_MONOTONIC time. */
@@ -157,14 +159,16 @@ export class Gate {
   }
 
   /**
-   * Protection is about to begin: from now on only acknowledgements of `epoch` count.
+   * Protection is about to begin: from now on input is mirrored, and only acknowledgements of `epoch` count.
+   * Any mode but `protected` ends that.
    * @returns the number that the first mirrored input will have
    */
   beginLog(epoch: bigint): bigint {
     const { log_epoch, logged_iseq, input_iseq } = this.#objects.globals.bss;
-    log_epoch.set(epoch);
-    logged_iseq.set(input_iseq.get());
-    return input_iseq.get() + 1n;
+    const before = input_iseq.get();
+    logged_iseq.set(before);
+    log_epoch.set(epoch); // last: now the next number is given
+    return before + 1n;
   }
 
   /** Number of the newest input, and of the newest that the secondary has in its log. */

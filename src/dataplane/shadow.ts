@@ -216,7 +216,7 @@ export class Shadow {
     this.#log.forget(0n); // which ends the delivery, and forgets nothing
   }
 
-  /** A commit: the primary's VM had read all input up to `iseq` before STOP. The last `margin` of it is kept. */
+  /** A commit: the primary's VM had read all input up to `iseq` before STOP, perhaps but for the last `margin` of it. */
   forget(iseq: bigint, margin = 0): void {
     this.#log.forget(iseq, margin);
   }

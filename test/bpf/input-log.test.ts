@@ -203,6 +203,20 @@ logTest('a commit forgets what it covers, but for the margin', {}, async (bench)
   assert.is(logOf(bench).forgottenPackets, 100);
 });
 
+logTest('what is missing in the margin of a commit is missed until a later one settles it', {}, async (bench) => {
+  for (const iseq of [1, 2, 3, 5, 6]) bench.wire.input(iseq);
+  await bench.acknowledged(3);
+  bench.shadow.forget(4n, 1);
+  bench.wire.input(7);
+  await eventually(() => logOf(bench).loggedPackets === 3, () => logOf(bench));
+  assert.is(bench.told.get('acked_iseq'), 3, 'the guest may not have seen the fourth yet');
+  bench.shadow.forget(6n, 2);
+  await bench.acknowledged(7);
+  assert.is(logOf(bench).loggedPackets, 3);
+  bench.shadow.forget(1n, 5); // all of it in doubt
+  await eventually(() => logOf(bench).loggedPackets === 3, () => logOf(bench));
+});
+
 logTest('a new beginning empties the log', {}, async (bench) => {
   for (const iseq of upTo(50)) bench.wire.input(iseq);
   await bench.acknowledged(50);

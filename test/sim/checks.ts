@@ -9,20 +9,22 @@ import { second, type World } from './world.js';
 export class Checks {
   /** The first thing that went wrong. */
   failure: string | undefined;
-  /** The two hosts could not hear each other, and both spoke: what no pair without an arbiter can prevent. */
+  /** The two hosts could not hear each other, and both spoke: what no pair without a witness can prevent. */
   split = false;
   /** Every copy of the VM was lost, or the only one while it was unprotected. */
   vmLost: string | undefined;
   readonly history: Operation[] = [];
   readonly #world: World;
+  readonly #hasWitness: boolean;
   /** QEMUs that have spoken, in the order of their first words. */
   readonly #speakers: { name: string; host: HostName; firstUs: number; lastUs: number }[] = [];
   /** When the hosts were last apart for long enough to matter. */
   #unheard = false;
   #apart: { fromUs: number; untilUs: number } | undefined;
 
-  constructor(world: World) {
+  constructor(world: World, hasWitness: boolean) {
     this.#world = world;
+    this.#hasWitness = hasWitness;
   }
 
   fail(text: string): void {
@@ -35,11 +37,12 @@ export class Checks {
   /** An agent dies. If its VM has taken over and the old primary lives and has not heard of it, nobody can say so any more. */
   onAgentLoss(host: Host, other: Host): void {
     const [mine, its] = [host.agent, other.agent];
-    if (!mine?.process.alive || !its?.process.alive) return;
+    if (this.#hasWitness || !mine?.process.alive || !its?.process.alive) return;
     if (mine.state.role === 'primary' && its.state.role === 'primary' && mine.state.generation > its.state.generation) this.#unheard = true;
   }
 
   apart(fromUs: number, untilUs: number): void {
+    if (this.#hasWitness) return;
     this.#apart = { fromUs: Math.min(fromUs, this.#apart?.fromUs ?? fromUs), untilUs };
   }
 

@@ -14,6 +14,8 @@ import { ms, type Task, type World } from './world.js';
 export interface GateRules extends FlowRules {
   /** What was mirrored counts as logged. */
   ackBeforeLogging?: boolean;
+  /** Input is mirrored from the moment on from which output is held. */
+  mirrorWhenProtected?: boolean;
 }
 
 export interface GateEvents {
@@ -87,6 +89,7 @@ export class Gate {
       this.#readBefore = this.#tap.read;
     }
     if (mode === 'protected' && this.mode !== 'protected') this.#watermarkUs = 0;
+    if (mode !== 'protected') this.#logEpoch = 0;
     this.mode = mode;
   }
 
@@ -100,7 +103,7 @@ export class Gate {
   /** gate_in. @returns whether it may go on to the VM */
   in(s: Segment): boolean {
     if (this.mode === 'closed') return false;
-    const numbered = this.mode === 'protected';
+    const numbered = this.mode === 'protected' || (this.#logEpoch !== 0 && !this.#rules.mirrorWhenProtected);
     const iseq = numbered ? ++this.#inputIseq : 0;
     if (!numbered) this.#unnumbered++;
     const write = this.#flows.input(s, iseq, this.#world.nowUs);

@@ -22,6 +22,8 @@ export type Rules = SessionRules & GateRules & ShadowRules & ReplicationRules & 
 export interface Remembered { role: Role; generation: number; term: number; mayRunAlone: boolean }
 
 export interface HostEvents {
+  /** Asks the witness, which may not answer. */
+  ask: (term: number, answer: (granted: boolean, holder: string) => void) => void;
   /** A packet of the VM, said by this QEMU, on its way to clients. */
   deliver: (s: Segment, speaker: string) => void;
   /** What this host knows of connections that a takeover has translated is about to be lost, or of no more use. */
@@ -237,6 +239,10 @@ export class Agent {
     switch (effect.type) {
       case 'dial': return this.#session.dial();
       case 'hang-up': return this.#session.hangUp();
+      case 'claim': {
+        const { term } = effect;
+        return this.#host.events.ask(term, (granted, holder) => this.#input({ type: 'verdict', term, granted, holder }));
+      }
       case 'send': return this.#session.send(effect.message);
       case 'start-vm':
         this.inputs.turnOff();

@@ -24,6 +24,8 @@ export interface LogRules {
   unpaced?: boolean;
   /** Writes do not wait for the replies to earlier requests. */
   noBarrier?: boolean;
+  /** What clients send now waits for nothing but what their own connection has in the log. */
+  liveAtOnce?: boolean;
   /** Writes that the checkpoint has brought count among those that wait. */
   committedWrites?: boolean;
 }
@@ -85,14 +87,14 @@ export class InputLog {
     this.#acknowledge();
   }
 
-  /** A checkpoint has brought the effects of all up to `iseq`; the last `margin` of them stay all the same. */
+  /** A checkpoint has brought the effects of all up to `iseq`, perhaps but for the last `margin` of them. */
   forget(iseq: number, margin: number): void {
     if (this.phase !== 'logging') return;
     const upTo = iseq - margin;
     // In the order of arrival, as the ring is.
     const keep = this.#entries.findIndex((entry) => entry.iseq > upTo);
     this.#entries.splice(0, keep < 0 ? this.#entries.length : keep);
-    while (this.#next <= iseq) this.#beyond.delete(this.#next++);
+    while (this.#next <= upTo) this.#beyond.delete(this.#next++);
     this.#advance();
     this.#newest = Math.max(this.#newest, this.#next - 1);
     this.#committed = Math.max(this.#committed, iseq);

@@ -17,7 +17,7 @@ export interface ReplicationRules extends LogRules {
   commitUnmarked?: boolean;
 }
 
-const keptInputs = 2;
+const inputsInHand = 2;
 const freshStopUs = 2000;
 
 export class InputReplication {
@@ -32,6 +32,7 @@ export class InputReplication {
   /** Secondary. */
   #loads = -1;
   #mark: LogMark | undefined;
+  #settled = 0;
   readonly #send: (message: PeerMessage) => void;
 
   constructor(host: Host, process: Process, send: (message: PeerMessage) => void) {
@@ -86,6 +87,7 @@ export class InputReplication {
       case 'log-begin':
         this.#host.shadow.mode = 'standby';
         this.#host.shadow.forgetFlows();
+        this.#settled = message.nextInput - 1;
         return this.log.reset(parseInt(message.epoch, 16), message.nextInput);
       case 'log-mark':
         this.#mark = message;
@@ -110,7 +112,9 @@ export class InputReplication {
     const mark = this.#mark;
     if (!mark || this.#loads < mark.checkpoint) return;
     this.#mark = undefined;
-    this.log.forget(this.#rules.forgetAtResume ? this.log.newest : mark.readInput, keptInputs);
+    const read = this.#rules.forgetAtResume ? this.log.newest : mark.readInput;
+    this.log.forget(read, Math.max(0, Math.min(inputsInHand, read - this.#settled)));
+    this.#settled = read;
     this.#send({ type: 'log-marked', checkpoint: mark.checkpoint });
   }
 

@@ -72,13 +72,14 @@ export class Replayer {
       this.#add(entry.segment, entry.iseq, entry.write, false);
       if (entry.write && entry.iseq < this.#firstWrite && (entry.iseq > committed || this.#rules.committedWrites)) this.#firstWrite = entry.iseq;
     }
-    this.#writesMayGo = this.#firstWrite === Infinity || this.#rules.noBarrier === true;
+    this.#writesMayGo = this.#items.length === 0 || this.#rules.noBarrier === true;
     this.#world.log('replay', () => `${this.#items.length} inputs of ${this.#flows.size} connections`);
   }
 
   append(s: Segment): void {
     const flow = this.#flows.get(s.conn);
-    if (flow && !isIdle(flow)) this.#add(s, Infinity, false, true);
+    const mayWrite = s.data.length > 0 && !this.#writesMayGo && !this.#rules.liveAtOnce;
+    if (mayWrite || (flow && !isIdle(flow))) this.#add(s, Infinity, mayWrite, true);
     else this.#target.inject(s);
   }
 
@@ -152,7 +153,7 @@ export class Replayer {
   }
 
   #maySend(flow: Flow, item: Item): boolean {
-    if (item.write && !item.live && !this.#writesMayGo && item.iseq >= this.#firstWrite) return false;
+    if (item.write && !this.#writesMayGo && (item.live ? !this.#rules.liveAtOnce : item.iseq >= this.#firstWrite)) return false;
     if (!flow.tracked) return true;
     const onTheirWay = flow.next - flow.done;
     if (onTheirWay > 0 && (opens(item.segment) || !flow.spoken)) return false;

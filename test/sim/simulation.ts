@@ -9,6 +9,7 @@ import { planLoad } from './load.js';
 import { hostNames, Network, otherHost, type HostName } from './network.js';
 import { clientOf, describeSegment } from './packet.js';
 import { Random } from './random.js';
+import { Witness } from './witness.js';
 import { ms, second, World } from './world.js';
 
 export interface Outcome {
@@ -29,6 +30,8 @@ export interface Options {
   rules?: Partial<Rules>;
   scenario?: Scenario;
   tracing?: boolean;
+  /** Whether the pair has a witness; by default chance decides. */
+  witness?: boolean;
 }
 
 const intervalMs = 100;
@@ -49,10 +52,12 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   const rules: Rules = { intervalMs, missed, step, ...options.rules };
   const load = planLoad(random, scenario);
   const network = new Network(world, load.mirrorLoss);
-  const checks = new Checks(world);
+  // With a witness, nothing excuses two that speak.
+  const witness = options.witness ?? random.chance(0.4) ? new Witness(world) : undefined;
+  const checks = new Checks(world, witness !== undefined);
   const faults = planFaults(world, scenario);
   const unreached = new Set<HostName>();
-  const pairConfig = { ...config, pauseSecondary: random.chance(0.7), holdMs: random.pick(load.holdMs) };
+  const pairConfig = { ...config, witness: witness !== undefined, pauseSecondary: random.chance(0.7), holdMs: random.pick(load.holdMs) };
 
   const { clients: count, habits, declared } = load;
   let requests = 0;
@@ -78,6 +83,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   }));
 
   const makeHost = (name: HostName): Host => new Host(world, network, name, { ...pairConfig, host: name }, rules, declared, {
+    ask: (term, answer) => witness?.ask({ term, host: name }, answer),
     deliver: (s, speaker) => {
       if (unreached.has(name)) return;
       checks.onOutput(speaker, hosts[name], hosts[otherHost(name)]);
@@ -94,7 +100,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
       }
     },
     onColdBoot: (host) => {
-      if (clients.every(({ answered }) => answered === 0)) return;
+      if (clients.every(({ lastNewsUs }) => lastNewsUs === -Infinity)) return; // nobody knows it yet
       // A copy is worth something if it knows all that was answered, and its agent knows that it does.
       const generation = host.agent?.state.generation ?? 0;
       const copies = [hosts.a, hosts.b].filter(({ qemu, agent }) => qemu !== host.qemu && agent?.process.alive
@@ -123,6 +129,11 @@ export function simulate(seed: number, options: Options = {}): Outcome {
 
   hosts.b.startAgent('secondary');
   world.after(random.int(0, 50) * ms, () => hosts.a.startAgent('primary'));
+  // Its own bad hour; a single loss finds it there.
+  if (witness && faults.length > 1 && random.chance(0.3)) {
+    world.after(random.int(1000, 4500) * ms, () => { witness.silent = true; });
+    world.after(mendedAtMs * ms, () => { witness.silent = false; });
+  }
   scheduleFaults({ world, network, hosts, unreached, onVmLoss, onAgentLoss }, faults);
 
   // A loss that finds the pair protected must be over soon, whoever is lost.

@@ -189,7 +189,8 @@ export class InputLog {
 
   /**
    * A commit: the guest has read all input up to `iseq` before the checkpoint's STOP, so the log
-   * forgets it, but for the last `margin` of it.
+   * forgets it, and waits for none of it. Of the last `margin` that is not certain: what is there
+   * stays, and what is missing is missed.
    */
   forget(iseq: bigint, margin = 0): void {
     this.#open('forget').forget(u64('iseq', iseq), BigInt(bounded('margin', margin, 0, 1e6)));

@@ -226,12 +226,15 @@ void InputLog::Execute(const Command& command) {
     case Command::Kind::kForget:
       if (phase_ != Phase::kLogging) return;
       EndDelivery();  // of what may be gone below; the guest's state is another one
-      while (Record* oldest = queue_.front()) {
-        if (oldest->iseq + command.margin > command.iseq) break;
-        queue_.Pop();
-        stats_.forgotten_packets++;
+      if (command.iseq > command.margin) {
+        uint64_t settled = command.iseq - command.margin;
+        while (Record* oldest = queue_.front()) {
+          if (oldest->iseq > settled) break;
+          queue_.Pop();
+          stats_.forgotten_packets++;
+        }
+        tracker_.SkipTo(settled + 1, now_ns_);
       }
-      tracker_.SkipTo(command.iseq + 1, now_ns_);
       committed_ = std::max(committed_, command.iseq);
       break;
     case Command::Kind::kDeliver:

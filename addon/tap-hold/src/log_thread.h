@@ -74,8 +74,9 @@ class InputLog : private ReplayTarget {
   // Empties the log and expects `next_iseq`; what arrived before this call is
   // forgotten, too.
   void Reset(uint64_t epoch, uint64_t next_iseq);
-  // A checkpoint has brought the effects of all input up to `iseq`. The last
-  // `margin` of it stay all the same. Gap and limit may be noticed again.
+  // A checkpoint has brought the effects of all input up to `iseq`, which need
+  // not be here any more; perhaps not of the last `margin` of it. Gap and limit
+  // may be noticed again.
   void Forget(uint64_t iseq, uint64_t margin);
   // An active secondary has loaded the checkpoint of the newest Forget: gives the
   // log to the guest, and what comes as it comes.  `flows_fd`: the map of flows,
