@@ -12,7 +12,7 @@ export function statusText(status: AgentStatus): string {
     ['generation', `${status.generation}`],
     ['commits', `${checkpoints.commits}${checkpoints.pauseMsP50 === null ? '' : `, pause p50 ${checkpoints.pauseMsP50.toFixed(1)} ms, p99 ${checkpoints.pauseMsP99?.toFixed(1)} ms`}`],
     ['held', `${output.heldPackets} packets, ${bytes(output.heldBytes)}${output.oldestMs > 0 ? `, oldest ${output.oldestMs.toFixed(1)} ms` : ''}`],
-    ['output', `${output.releasedPackets} released, ${output.passedPackets} passed, ${output.droppedPackets} dropped`],
+    ['output', `${output.releasedPackets} released${causesText(output.releasedBy)}, ${output.passedPackets} passed, ${output.droppedPackets} dropped`],
   ];
   for (const service of output.services) rows.push([`port ${service.port}`, serviceText(service)]);
   if (output.services.length > 0 && status.role === 'primary' && status.protected) {
@@ -36,6 +36,11 @@ export function serviceText(service: ServiceStats): string {
   const why = Object.entries({ 'a write in doubt': doubt, 'not logged yet': unlogged, 'behind held ones': order, 'not to be followed': standing, 'pre-release off': off })
     .filter(([, count]) => count > 0).map(([name, count]) => `${count} ${name}`);
   return `${service.protocol}${service.preRelease ? '' : ', pre-release off'}: ${early} early${share}, ${held} held${why.length > 0 ? `: ${why.join(', ')}` : ''}`;
+}
+
+/** Told where it was not always a commit. */
+function causesText({ commit, logged, match }: AgentStatus['output']['releasedBy']): string {
+  return logged + match === 0 ? '' : ` (${commit} by commits, ${logged} by the input log, ${match} by matches)`;
 }
 
 export function bytes(count: number): string {

@@ -3,7 +3,7 @@
 import { Box, useInput, type Key } from 'ink';
 import { useEffect, useRef, useState, useSyncExternalStore, type ReactElement } from 'react';
 import { Block, type Line } from './block.js';
-import { checkpointLines, headerLine, helpLines, logLines, outputLines, pairLines, secondaryLines, serviceLines } from './panels.js';
+import { checkpointLines, headerLine, helpLines, logLines, outputLines, pairLines, secondaryLines, serviceLines, vcpusPerLine } from './panels.js';
 import type { Frame, Store } from './store.js';
 import { fit, timeOfDay, wrap, type Glyphs } from './text.js';
 import { initialUi, press, questionText, type Action, type Ui } from './ui.js';
@@ -114,7 +114,7 @@ function arrange({ model, nowMs }: Frame, ui: Ui, { staleMs }: Setting, { column
   // A tall terminal gives the chart some of its height; a low one has to leave something out.
   const wanted = subject ? 1 + figures + Math.max(0, Math.min(6, Math.floor((rows - 30) / 3))) : 0;
   const services = subject && subject.services.length > 0 ? 1 + subject.services.length : 0;
-  const secondary = view.secondary ? 1 + view.secondary.figures.length + Math.ceil(view.secondary.vcpus.length / Math.max(1, Math.floor(columns / 26))) : 0;
+  const secondary = view.secondary ? 1 + view.secondary.figures.length + Math.ceil(view.secondary.vcpus.length / vcpusPerLine(columns)) : 0;
   const [middle = 0, servicesHeight = 0, secondaryHeight = 0] = shareOut(rows - 2 - pair - leastEvents, [[2, 5, wanted], [2, 3, services], [2, 3, secondary]]);
   const shown = eventsFrom(model.events, ui.level);
   const back = Math.min(ui.back, Math.max(0, shown.length - 1));

@@ -102,9 +102,14 @@ export function serviceLines({ host, stale, services }: SubjectView, width: numb
 const stripCells = 12;
 const vcpuWidth = stripCells + 14;
 
+/** How many vCPUs fit beside each other. */
+export function vcpusPerLine(width: number): number {
+  return Math.max(1, Math.floor(width / vcpuWidth));
+}
+
 /** As many vCPUs beside each other as fit: its number, what it does, whether it is parked. */
 export function secondaryLines({ host, stale, figures, vcpus }: SecondaryView, width: number, height: number, glyphs: Glyphs): Line[] {
-  const perLine = Math.max(1, Math.floor(width / vcpuWidth));
+  const perLine = vcpusPerLine(width);
   const rows: Line[] = [];
   for (let at = 0; at < vcpus.length; at += perLine) {
     rows.push(clip(vcpus.slice(at, at + perLine).flatMap(({ vcpu, run, wait, parked }): Part[] => [
