@@ -330,8 +330,10 @@ static __always_inline bool flow_input(struct __sk_buff *skb, const struct packe
 		flow_lose(f, s, now_ns);
 		return true;
 	}
-	/* Nothing asked is unanswered, and the client has all of the answers. */
-	alone = !(f->flags & (FLOW_ASKED | FLOW_VAGUE)) && (__s32)(p->ack - f->out_end) >= 0 && !f->pipelined;
+	/* Nothing asked is unanswered, and the client has all of the answers, with or
+	 * without the guest's FIN.  One that acknowledges more is translated for since
+	 * a takeover, or lies: how much it has is not known. */
+	alone = !(f->flags & (FLOW_ASKED | FLOW_VAGUE)) && p->ack - f->out_end <= 1 && !f->pipelined;
 	found = classify_stream(skb, p->payload_offset, p->payload_bytes, s->classifier, &f->parser);
 	f->newest_hash = payload_hash(skb, p->payload_offset, p->payload_bytes);
 	f->newest_seq = p->seq;

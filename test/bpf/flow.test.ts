@@ -408,6 +408,19 @@ test('a write among pipelined requests is in doubt for two commits and a second'
   assert.is(verdict(reader.fromGuest('$1\r\n1\r\n')), held);
 });
 
+test('so is a write of a client that acknowledges what the guest has not said', () => {
+  for (const [ahead, settles] of [[0, true], [5, false], [2 ** 31 - 9, false], [2 ** 31 + 9, false]] as const) {
+    const talk = opened();
+    const reader = opened();
+    toGuest(talk.fromClient(set, { ack: talk.guestSeq + ahead }));
+    logAll();
+    verdict(talk.fromGuest('+OK\r\n'));
+    commit();
+    ask(reader, get);
+    assert.is(verdict(reader.fromGuest('$1\r\n1\r\n')), settles ? passed : held, `${ahead} ahead`);
+  }
+});
+
 test('a fragment may hide a request to any service', () => {
   const reader = opened();
   const fragment = new Conversation(nextPort++, redisPort).fromClient(set);
