@@ -34,11 +34,12 @@ export class Checks {
     this.#world.log('FAILURE', () => text);
   }
 
-  /** An agent dies. If its VM has taken over and the old primary lives and has not heard of it, nobody can say so any more. */
+  /** An agent dies. If its VM has taken over, or is about to, and the old primary lives and has not heard of it, nobody can say so any more. */
   onAgentLoss(host: Host, other: Host): void {
     const [mine, its] = [host.agent, other.agent];
     if (this.#hasWitness || !mine?.process.alive || !its?.process.alive) return;
-    if (mine.state.role === 'primary' && its.state.role === 'primary' && mine.state.generation > its.state.generation) this.#unheard = true;
+    const hasTakenOver = mine.state.role === 'primary' && mine.state.generation > its.state.generation;
+    if (its.state.role === 'primary' && (hasTakenOver || mine.state.phase === 'taking-over')) this.#unheard = true;
   }
 
   apart(fromUs: number, untilUs: number): void {

@@ -47,8 +47,6 @@ export interface FlowRules {
   settleAtReply?: boolean;
   /** Whether the secondary has the input does not matter. */
   ignoreLog?: boolean;
-  /** What a client repeats counts as a write that has come now. */
-  repetitionsAreWrites?: boolean;
 }
 
 export class Flows {
@@ -85,7 +83,7 @@ export class Flows {
     }
     f.inputIseq = iseq;
     if (s.data.length === 0) return false;
-    if (isRepeated(f, s)) return this.#rules.repetitionsAreWrites === true;
+    if (isRepeated(f, s)) return true;
     if (f.lost || s.seq !== f.nextSeq) {
       this.#lose(f, nowUs);
       return true;
