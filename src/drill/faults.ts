@@ -21,6 +21,7 @@ export class Faults {
   readonly #frozenVms: number[] = [];
   /** Hosts without an agent, and whether their cables are out too. */
   readonly #down = new Map<HostName, { cables: boolean }>();
+  readonly #known = new Map<HostName, Pids>();
   readonly #fullDisks = new Set<HostName>();
 
   constructor(lab: Lab, cables: Cables) {
@@ -37,15 +38,17 @@ export class Faults {
   async kill(host: HostName, what: Part): Promise<void> {
     const pids = await this.#pids(host);
     const cables = what === 'host' ? setCables(this.#lab.topology, host, 'down') : undefined;
-    for (const pid of chosen(pids, what)) process.kill(pid, 'SIGKILL');
+    for (const pid of chosen(pids, what)) signalIfThere(pid, 'SIGKILL');
     await cables;
-    if (what !== 'qemu') this.#down.set(host, { cables: what === 'host' });
+    if (what === 'qemu') return;
+    this.#frozen.delete(host);
+    this.#down.set(host, { cables: what === 'host' });
   }
 
   /** They stand still: a host that is frozen does not know that time passes. */
   async freeze(host: HostName, what: Part): Promise<void> {
     const pids = chosen(await this.#pids(host), what);
-    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    for (const pid of pids) signalIfThere(pid, 'SIGSTOP');
     if (what !== 'qemu') this.#frozen.set(host, pids);
     else this.#frozenVms.push(...pids);
   }
@@ -108,9 +111,14 @@ export class Faults {
     this.#fullDisks.clear();
   }
 
+  /** Of a host that does not answer, what it said last. */
   async #pids(host: HostName): Promise<Pids> {
+    const known = this.#known.get(host);
+    if (known && this.isDown(host)) return known;
     const { pid, vm } = await this.#lab.status(host);
-    return { agent: pid, qemu: vm.pid };
+    const pids = { agent: pid, qemu: vm.pid };
+    this.#known.set(host, pids);
+    return pids;
   }
 }
 

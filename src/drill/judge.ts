@@ -3,7 +3,7 @@
 import type { Reign } from '../lab/cables.js';
 import type { HostName } from '../lab/topology.js';
 import { timeText } from './quantities.js';
-import type { Bounds, MetricName, Script } from './script.js';
+import type { Bounds, HostWord, MetricName, Script } from './script.js';
 
 /** What happened to the clients of one load. */
 export interface LoadOutcome {
@@ -22,7 +22,7 @@ export interface Observations {
   speech: { first: HostName; reigns: Reign[]; count: number } | undefined;
   loads: LoadOutcome[];
   protectedAtEnd: boolean;
-  metrics: { host: HostName; metric: MetricName; value: number | undefined; bounds: Bounds }[];
+  metrics: { host: HostWord; metric: MetricName; value: number | undefined; bounds: Bounds }[];
 }
 
 export interface Finding { expectation: string; met: boolean; text: string }

@@ -1,6 +1,6 @@
 /** Runs a drill from nothing to nothing, and says what it found. */
 
-import { cpSync, mkdirSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { hostNames } from '../lab/topology.js';
 import type { Lab } from '../lab/lab.js';
@@ -114,8 +114,8 @@ function lengthened(expect: Script['expect'], factor: number): Script['expect'] 
 
 async function observe(script: Script, stage: Stage, { disturbances, loads }: Performer, first: 'a' | 'b'): Promise<Observations> {
   const metrics = await Promise.all(script.expect.metrics.map(async ({ host: word, metric, ...bounds }) => {
-    const host = await stage.hostOf(word);
-    return { host, metric, bounds, value: await stage.metric(host, metric) };
+    const host = await stage.hostOf(word).catch(() => undefined);
+    return { host: host ?? word, metric, bounds, value: host && await stage.metric(host, metric) };
   }));
   const report = await stage.cables?.report();
   return {
@@ -135,6 +135,7 @@ function keepLogs(lab: Lab, result: DrillResult, logDir: string | undefined): vo
     if (logDir === undefined) continue;
     const dir = join(logDir, `${result.drill}-${result.seed}`, host);
     mkdirSync(dir, { recursive: true, mode: 0o700 });
-    for (const which of ['agent', 'qemu', 'console'] as const) cpSync(lab.log(host, which), join(dir, `${which}.log`), { force: true, recursive: false, errorOnExist: false });
+    const logs = (['agent', 'qemu', 'console'] as const).filter((which) => existsSync(lab.log(host, which)));
+    for (const which of logs) copyFileSync(lab.log(host, which), join(dir, `${which}.log`));
   }
 }
