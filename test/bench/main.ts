@@ -38,6 +38,10 @@ const benches: Record<string, Bench> = {
     about: 'cost of the gate per packet, against an empty program',
     load: () => import('./gate.js'),
   },
+  hold: {
+    about: 'packets per second through the hold thread, against a plain read/write loop over the same taps',
+    load: () => import('./hold.js'),
+  },
   redis: {
     about: 'GET, SET and a 95/5 mix: pre-release, against no protection, commits alone, and stock COLO',
     load: () => import('./redis.js'),

@@ -172,7 +172,10 @@ export class TapHold {
     return this.#comparing('tell its index').shadowIfIndex;
   }
 
-  /** Releases all packets sent at or before `timeNs` (CLOCK_MONOTONIC), those that wait and those still to come. */
+  /**
+   * Releases all packets sent at or before `timeNs` (CLOCK_MONOTONIC), those that wait and those still to come.
+   * An earlier time than before holds again, and nothing is compared until the next {@link commit}.
+   */
   releaseUpTo(timeNs: bigint): void {
     this.#open('release packets').setWatermark(checkTime(timeNs));
   }
@@ -206,7 +209,7 @@ export class TapHold {
     this.#comparing('compare').setCompare(...(limits === undefined ? [] : nativeLimits(limits)));
   }
 
-  /** Releases everything, until {@link releaseUpTo} says otherwise. */
+  /** Releases everything, until {@link releaseUpTo} or {@link commit} says otherwise. */
   releaseAll(): void {
     this.releaseUpTo(endOfTime);
   }

@@ -102,10 +102,15 @@ void Comparator::Start(const CompareLimits& limits) {
   on_ = true;
 }
 
-void Comparator::Stop() {
+void Comparator::Halt() {
   Commit(0, 0);
-  on_ = begun_ = false;
+  begun_ = false;
   while (shadow_.front()) shadow_.Pop();
+}
+
+void Comparator::Stop() {
+  Halt();
+  on_ = false;
 }
 
 void Comparator::Commit(uint64_t stop_ns, uint32_t epoch) {
@@ -116,6 +121,7 @@ void Comparator::Commit(uint64_t stop_ns, uint32_t epoch) {
   until_ns_ = kNever;
   epoch_ = epoch;
   begun_ = on_;
+  full_ = false;
   while (Record* audit = audits_.front()) {
     if (!(audit->flags & kGone)) stats_.unaudited++;
     audits_.Pop();
@@ -136,6 +142,9 @@ void Comparator::Resume(uint64_t now_ns) {
 
 CompareFlow* Comparator::FlowOf(const CompareKey& key) {
   CompareFlow* flow = flows_.Find(key);
+  // Once a packet was left out for lack of room, no later one of its flow may be
+  // let in, or it would overtake.
+  if (full_ && (!flow || flow->generation != generation_)) return nullptr;
   if (!flow) flow = flows_.Add(key);
   // Full: another one goes for which nothing waits.
   for (int tries = 16; !flow && tries > 0; tries--) {
@@ -188,9 +197,11 @@ void Comparator::Audit(const Record* record, uint64_t now_ns) {
 
 void Comparator::Follow(Record* record, uint64_t now_ns) {
   CompareKey key;
-  CompareFlow* flow = ParseCompared(record, &key) ? FlowOf(key) : nullptr;
+  const bool sensible = ParseCompared(record, &key);
+  CompareFlow* flow = sensible ? FlowOf(key) : nullptr;
   if (!flow) {
     stats_.untracked++;
+    full_ = full_ || (sensible && !IsAudit(record));
     return;
   }
   if (flow->given_up) return;

@@ -114,7 +114,9 @@ class Comparator {
 
   // Starts, with the next commit; or changes limits.
   void Start(const CompareLimits& limits);
-  // Forgets everything.
+  // Forgets everything, and goes on with the next commit.
+  void Halt();
+  // Or not.
   void Stop();
 
   // A packet of the primary, held.  If its Compared::flow is not 0 afterwards, it
@@ -178,6 +180,7 @@ class Comparator {
   CompareLimits limits_{};
   bool on_ = false;
   bool begun_ = false;  // there was a commit
+  bool full_ = false;   // there was no room for a flow of the primary's since then
   uint64_t since_ns_ = 0;
   uint64_t until_ns_ = ~uint64_t{0};
   uint32_t epoch_ = 0;

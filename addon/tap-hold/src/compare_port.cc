@@ -19,8 +19,12 @@ constexpr size_t kMaxReports = 64;
 
 }  // namespace
 
-ComparePort::ComparePort(int shadow_fd, Queue* held, Release release, Notify notify)
-    : shadow_fd_(shadow_fd), held_(held), release_(std::move(release)), notify_(std::move(notify)) {}
+ComparePort::ComparePort(int shadow_fd, Queue* held, ReleaseDue release_due, Release release, Notify notify)
+    : shadow_fd_(shadow_fd),
+      held_(held),
+      release_due_(std::move(release_due)),
+      release_(std::move(release)),
+      notify_(std::move(notify)) {}
 
 ComparePort::~ComparePort() {
   if (shadow_fd_ >= 0) close(shadow_fd_);
@@ -53,6 +57,13 @@ void ComparePort::Suspend() {
   ordered_.store(true);
 }
 
+void ComparePort::Halt() {
+  std::lock_guard<std::mutex> lock(orders_mutex_);
+  orders_.halt = true;
+  orders_.commit = false;
+  ordered_.store(true);
+}
+
 void ComparePort::Commit(uint64_t stop_ns, uint32_t epoch) {
   std::lock_guard<std::mutex> lock(orders_mutex_);
   orders_.commit = true;
@@ -71,14 +82,16 @@ bool ComparePort::TakeOrders() {
     std::swap(orders, orders_);
     ordered_.store(false);
   }
+  if (orders.commit) release_due_(orders.stop_ns);
   uint64_t now_ns = NowNs();
+  if (orders.halt) comparator_.Halt();
   if (orders.stop) comparator_.Stop();
   if (orders.start) comparator_.Start(orders.limits);
   if (orders.commit) {
     comparator_.Commit(orders.stop_ns, orders.epoch);
     reported_ = 0;
   }
-  bool anew = orders.stop || orders.commit;
+  bool anew = orders.halt || orders.stop || orders.commit;
   for (Record* record = anew ? held_->front() : nullptr; record; record = held_->After(record)) {
     if (!(record->flags & kGone)) comparator_.Primary(record, now_ns);
   }
@@ -88,10 +101,12 @@ bool ComparePort::TakeOrders() {
 }
 
 void ComparePort::Primary(Record* record) {
+  if (shadow_fd_ < 0) return;
   if (!TakeOrders()) comparator_.Primary(record, NowNs());
 }
 
 void ComparePort::Audit(Record* record) {
+  if (shadow_fd_ < 0) return;
   TakeOrders();
   comparator_.Audit(record, NowNs());
 }

@@ -16,13 +16,16 @@ namespace taphold {
 
 class ComparePort : private CompareSink {
  public:
+  // Everything up to this time is to be released now: what comes after it must not
+  // overtake it.
+  using ReleaseDue = std::function<void(uint64_t time_ns)>;
   // A held packet may be released.
   using Release = std::function<void(Record*)>;
   using Notify = std::function<void(std::vector<CompareEvent>)>;
 
   // `shadow_fd` is the tap, -1: nothing is ever compared.  `held` is what the hold
-  // thread keeps.  Both callbacks come on that thread.
-  ComparePort(int shadow_fd, Queue* held, Release release, Notify notify);
+  // thread keeps.  The callbacks come on that thread.
+  ComparePort(int shadow_fd, Queue* held, ReleaseDue release_due, Release release, Notify notify);
   ~ComparePort();
   ComparePort(const ComparePort&) = delete;
   ComparePort& operator=(const ComparePort&) = delete;
@@ -35,6 +38,8 @@ class ComparePort : private CompareSink {
   void Start(const CompareLimits& limits);
   void Stop();
   void Suspend();
+  // Nothing is compared before the next commit.
+  void Halt();
   void Commit(uint64_t stop_ns, uint32_t epoch);
 
   // The rest is the hold thread's.
@@ -54,7 +59,7 @@ class ComparePort : private CompareSink {
 
  private:
   struct Orders {
-    bool start = false, stop = false, commit = false;
+    bool start = false, stop = false, halt = false, commit = false;
     CompareLimits limits{};
     uint64_t stop_ns = 0;
     uint32_t epoch = 0;
@@ -67,6 +72,7 @@ class ComparePort : private CompareSink {
 
   const int shadow_fd_;
   Queue* const held_;
+  const ReleaseDue release_due_;
   const Release release_;
   const Notify notify_;
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 
 #include "clock.h"
 #include "held_packet.h"
@@ -29,7 +30,8 @@ Worker::Worker(int tap_fd, Limits limits, Notify notify, int shadow_fd, CompareP
     : tap_fd_(tap_fd),
       limits_(limits),
       notify_(std::move(notify)),
-      port_(shadow_fd, &queue_, [this](Record* record) { Leave(record, Release::kMatch); }, std::move(found)) {}
+      port_(shadow_fd, &queue_, [this](uint64_t time_ns) { ReleaseDue(INT_MAX, time_ns); },
+            [this](Record* record) { Leave(record, Release::kMatch); }, std::move(found)) {}
 
 Worker::~Worker() {
   Stop();
@@ -71,14 +73,19 @@ void Worker::Stop() {
 }
 
 void Worker::SetWatermark(uint64_t time_ns) {
+  // When it goes back, what waits behind it must not be overtaken by what matches.
+  if (time_ns < watermark_ns_.load()) port_.Halt();
   watermark_ns_.store(time_ns);
   rearm_.store(true);
   Wake();
 }
 
 void Worker::Commit(uint64_t time_ns, uint32_t epoch) {
+  // In this order: who compares in the new epoch sees what must leave before.
+  watermark_ns_.store(time_ns);
   port_.Commit(time_ns, epoch);
-  SetWatermark(time_ns);
+  rearm_.store(true);
+  Wake();
 }
 
 void Worker::SetCompare(const CompareLimits* limits) {
@@ -192,7 +199,12 @@ bool Worker::ReadBatch() {
       queue_.Commit(record);
       if (!record->iseq) commit_packets_++;
       if (!unexamined_) unexamined_ = record;
-      port_.Primary(record);
+      // What may leave anyway leaves before what comes later, and may match at once.
+      if (record->time_ns <= watermark_ns_.load()) {
+        ReleaseDue(INT_MAX);
+      } else {
+        port_.Primary(record);
+      }
     } else if (error) {
       return false;  // EAGAIN, or the device is no more: epoll tells
     } else if (tag.ethertype == htons(INPUT_ACK_ETHERTYPE)) {
@@ -204,14 +216,23 @@ bool Worker::ReadBatch() {
   return true;
 }
 
-// Releases or discards.  True if that was possible.
+// True if there was anything to release or discard.
 bool Worker::ReleaseBatch() {
+  bool due = ReleaseDue(kBatch);
+  bool logged = ReleaseLogged(discard_ns_.load());
+  PopGone();
+  return due || logged;
+}
+
+// Releases or discards up to so many of the oldest; the watermark is `least_ns` or
+// more.  True if there were any.
+bool Worker::ReleaseDue(int limit, uint64_t least_ns) {
   // In this order: who discards and then releases must not see both released.
-  uint64_t watermark_ns = watermark_ns_.load();
+  uint64_t watermark_ns = std::max(watermark_ns_.load(), least_ns);
   uint64_t discard_ns = discard_ns_.load();
   Release cause = watermark_ns == kEndOfTime ? Release::kEnd : Release::kCommit;
   int count = 0;
-  for (; count < kBatch; count++) {
+  for (; count < limit; count++) {
     PopGone();
     Record* record = queue_.front();
     if (!record) break;
@@ -224,10 +245,9 @@ bool Worker::ReleaseBatch() {
     }
     Pop();
   }
+  // All of them are gone, unless there were too many: then there will be another turn.
   released_ns_ = std::max(watermark_ns, discard_ns);
-  bool logged = ReleaseLogged(discard_ns);
-  PopGone();
-  return logged || count > 0;
+  return count > 0;
 }
 
 // Releases, from wherever they are in the queue, packets whose inputs have been

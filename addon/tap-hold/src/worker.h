@@ -60,7 +60,8 @@ class Worker {
   // Ends the thread; what is still held is lost.
   void Stop();
 
-  // Releases everything sent at or before `time_ns`, now and as it comes.
+  // Releases everything sent at or before `time_ns`, now and as it comes.  If it
+  // goes back, nothing is compared before the next Commit.
   void SetWatermark(uint64_t time_ns);
   // Likewise, and what was sent after it is compared with shadow outputs of `epoch`.
   void Commit(uint64_t time_ns, uint32_t epoch);
@@ -82,6 +83,7 @@ class Worker {
   void Run();
   bool ReadBatch();
   bool ReleaseBatch();
+  bool ReleaseDue(int limit, uint64_t least_ns = 0);
   bool ReleaseLogged(uint64_t discard_ns);
   void GiveBack(Record* record, Release cause);
   void Leave(Record* record, Release cause);

@@ -437,10 +437,13 @@ void Bounds() {
   full.Says(Tcp({1, "a", kTcpAck, 5000, 100}));
   CHECK(!full.followed && full.stats().untracked == 1);
   full.Shadow(Tcp({1, "a", kTcpAck, 5000, 3}));
-  full.Says(Tcp({1, "a", kTcpAck, 5000, 100}));
-  CHECK(full.followed);
-  full.Shadow(Tcp({1, "a", kTcpAck, 5000, 100}));
-  CHECK(full.settled == Numbers({4, 10}));
+  CHECK(full.settled == Numbers({4}));
+  full.Says(Tcp({2, "b", kTcpAck, 5000, 100}));
+  CHECK(!full.followed);  // it must not overtake the first
+  full.Commit(2);
+  full.Says(Tcp({3, "c", kTcpAck, 5000, 100}));
+  full.Shadow(Tcp({3, "c", kTcpAck, 5000, 100}));
+  CHECK(full.settled == Numbers({4, 11}));
 }
 
 // Two machines that say the same in packets of their own, with loss on the way:

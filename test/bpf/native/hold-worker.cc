@@ -1,6 +1,6 @@
-// The hold thread under a race detector: packets, watermarks, discards,
-// statistics and the end, all at once.  A pair of connected sockets stands in
-// for the tap, which keeps the boundaries of packets as a tap does.
+// The hold thread under a race detector: packets, shadow outputs, watermarks,
+// commits, discards, statistics and the end, all at once.  Pairs of connected
+// sockets stand in for the taps, which keep the boundaries of packets as taps do.
 #include <arpa/inet.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -41,9 +41,18 @@ struct Sent {
   uint8_t frame[64];
 } __attribute__((packed));
 
+struct Heard {
+  VnetHeader vnet;
+  shadow_tag tag;
+  uint8_t frame[64];
+} __attribute__((packed));
+
 void Round(unsigned seed) {
-  int ends[2];
+  int ends[2], shadows[2];
   CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
+  CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, shadows) == 0);
+  std::atomic<uint32_t> epoch{1};
+  std::atomic<uint64_t> matched{0};
   std::atomic<int> notices{0};
   std::atomic<bool> done{false};
   std::atomic<uint64_t> sent{0}, received{0};
@@ -54,9 +63,11 @@ void Round(unsigned seed) {
     Worker worker(ends[1], Limits{10, 1000}, [&](Notice, uint64_t oldest_ns) {
       CHECK(oldest_ns != 0);
       notices++;
-    });
+    }, shadows[1], [&](std::vector<CompareEvent> events) { CHECK(!events.empty()); });
     worker.Share(&logged_iseq, &drained_ns, &unlogged_drained_ns);
-    CHECK(worker.Start(256 * 1024) == 0);
+    CHECK(worker.Start(256 * 1024, 16, 256 * 1024) == 0);
+    const CompareLimits compare_limits{1'000'000, 5'000'000, 1'000'000, 100'000, 100};
+    worker.SetCompare(&compare_limits);
 
     std::thread guest([&] {
       while (!done) {
@@ -69,6 +80,22 @@ void Round(unsigned seed) {
         packet.tag.needs_iseq = number % 2 ? number : 0;
         std::memcpy(packet.frame + 14, &number, sizeof(number));
         if (write(ends[0], &packet, sizeof(packet)) == sizeof(packet)) sent++;
+      }
+    });
+    // The secondary says the same, a little later, or some of it.
+    std::thread secondary([&] {
+      uint64_t number = 0;
+      while (!done) {
+        if (number + 20 < sent) number = sent;
+        if (number >= sent) continue;
+        number++;
+        Heard packet{};
+        packet.tag.hold.ethertype = htons(HOLD_ETHERTYPE);
+        packet.tag.hold.magic = SHADOW_MAGIC;
+        packet.tag.hold.frame_bytes = sizeof(packet.frame);
+        packet.tag.epoch = epoch;
+        std::memcpy(packet.frame + 14, &number, sizeof(number));
+        (void)!write(shadows[0], &packet, sizeof(packet));
       }
     });
     std::thread world([&] {
@@ -91,19 +118,30 @@ void Round(unsigned seed) {
         CHECK(stats.released_packets + stats.discarded_packets + stats.failed_packets + stats.held_packets ==
               stats.received_packets);
         CHECK((stats.oldest_ns == 0) == (stats.held_packets == 0));
-        CHECK(stats.malformed_packets == 0);
+        CHECK(stats.malformed_packets == 0 && stats.compare.shadow_malformed == 0);
+        matched = stats.compare.matched_packets;
       }
     });
     std::mt19937 random(seed);
     uint64_t limit_ns = NowNs() + 20'000'000'000;
-    while (sent < 2000 || received < 500 || notices < 10) {
+    while (sent < 2000 || received < 500 || notices < 10 || matched < 20) {
       CHECK(NowNs() < limit_ns);
       __atomic_store_n(&logged_iseq, sent - sent % 7, __ATOMIC_RELEASE);
-      switch (random() % 8) {
+      switch (random() % 16) {
         case 0: worker.Discard(); break;
         case 1: worker.SetWatermark(~uint64_t{0}); break;
         case 2: worker.SetWatermark(0); break;
-        default: worker.SetWatermark(NowNs() - random() % 1'000'000); break;
+        case 3: worker.SuspendCompare(); break;
+        case 4: worker.SetCompare(random() % 4 ? &compare_limits : nullptr); break;
+        case 5: case 6: case 7: case 8: case 9: {
+          uint32_t next = epoch + 1;
+          worker.SuspendCompare();
+          worker.Commit(NowNs(), next);
+          epoch = next;
+          break;
+        }
+        case 10: case 11: worker.SetWatermark(NowNs() - random() % 1'000'000); break;
+        default: break;
       }
       usleep(random() % 500);
     }
@@ -111,10 +149,12 @@ void Round(unsigned seed) {
     if (seed % 2) worker.Stop();
     done = true;
     guest.join();
+    secondary.join();
     world.join();
     reader.join();
   }
   close(ends[0]);
+  close(shadows[0]);
 }
 
 }  // namespace
