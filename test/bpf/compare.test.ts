@@ -13,7 +13,7 @@ const holdTap = 'colopp-t-hold';
 const shadowTap = 'colopp-t-shadow';
 const { guestTap, guest, client } = await bridged();
 /** So that nothing is late by chance. */
-const patient: CompareLimits = { lateFirstMs: 60_000, lateMaxMs: 60_000 };
+const patient: CompareLimits = { lateMinMs: 60_000, lateFirstMs: 60_000, lateMaxMs: 60_000 };
 
 interface Rig {
   hold: TapHold;

@@ -4,7 +4,8 @@ import { bounded } from './tap.js';
 export interface CompareLimits {
   /**
    * How long a packet of the primary waits for the secondary to say the same before it is reported as
-   * late: as long as is usual in its flow and some more, but at least and at most this (default 2 and 100).
+   * late: as long as is usual in its flow and some more, but at least and at most this (default 5 and 100).
+   * An audit waits for the longest.
    */
   lateMinMs?: number;
   lateMaxMs?: number;
@@ -103,7 +104,7 @@ export function compareEvents(events: readonly NativeCompareEvent[]): CompareEve
 }
 
 /** The order in which the native side takes them; times in nanoseconds. @throws RangeError */
-export function nativeLimits({ lateMinMs = 2, lateMaxMs = 100, lateFirstMs = 20, flowBytes = 4 * 1024 * 1024, flowPackets = 4096 }: CompareLimits): number[] {
+export function nativeLimits({ lateMinMs = 5, lateMaxMs = 100, lateFirstMs = 20, flowBytes = 4 * 1024 * 1024, flowPackets = 4096 }: CompareLimits): number[] {
   const ns = (name: string, ms: number): number => bounded(name, Math.round(ms * 1e6), 1, 3600e9);
   if (lateMinMs > lateMaxMs) throw new RangeError(`lateMinMs (${lateMinMs}) must not be more than lateMaxMs (${lateMaxMs}).`);
   return [

@@ -208,7 +208,11 @@ void Comparator::Follow(Record* record, uint64_t now_ns) {
   record->compared.flow = flows_.NumberOf(flow);
   record->compared.units_done = 0;
   flow->held.Append(record);
-  if (flow->held.head == record) Advance(flow, now_ns);
+  if (flow->held.head == record) {
+    Advance(flow, now_ns);
+  } else {
+    Wait(flow);  // behind an audit it makes a difference
+  }
 }
 
 void Comparator::Forget(Record* record) {
@@ -574,7 +578,10 @@ void Comparator::Overdue(CompareFlow* flow, uint64_t now_ns) {
 }
 
 uint64_t Comparator::DueNs(const CompareFlow* flow) const {
-  return flow->held.head->time_ns + flow->lag.LimitNs(limits_.late_first_ns, limits_.late_min_ns, limits_.late_max_ns);
+  const Record* record = flow->held.head;
+  // Nobody waits for an audit, but for what is held behind it.
+  if (IsAudit(record) && !record->compared.next) return record->time_ns + limits_.late_max_ns;
+  return record->time_ns + flow->lag.LimitNs(limits_.late_first_ns, limits_.late_min_ns, limits_.late_max_ns);
 }
 
 void Comparator::Wait(CompareFlow* flow) {
