@@ -88,7 +88,8 @@ export class Flows {
       this.#lose(f, nowUs);
       return true;
     }
-    const alone = !f.asked && !f.vague && s.ack >= f.outEnd && !f.pipelined;
+    const ahead = s.ack - f.outEnd;
+    const alone = !f.asked && !f.vague && ahead >= 0 && ahead <= 1 && !f.pipelined;
     const found = classify(s.data);
     f.nextSeq += s.data.length;
     f.newest = s;
