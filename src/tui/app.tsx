@@ -152,7 +152,8 @@ function shareOut(height: number, panels: readonly (readonly [least: number, use
   return heights;
 }
 
-function footer({ model, nowMs }: Frame, { asking }: Ui, said: LogEvent | undefined, { isReplay, hasKeys }: Setting, view: View, columns: number): { text: string; tone: Tone } {
+function footer({ model, nowMs }: Frame, { asking, help }: Ui, said: LogEvent | undefined, { isReplay, hasKeys }: Setting, view: View, columns: number): { text: string; tone: Tone } {
+  if (help) return { text: ' Any key closes this.', tone: 'dim' };
   if (asking) return { text: ` ${questionText(asking)}`, tone: 'warn' };
   const latest = said ?? model.said;
   if (latest && nowMs - latest.atMs < saidMs) return { text: ` ${latest.text}`, tone: latest.level === 'info' ? 'good' : 'bad' };

@@ -159,6 +159,5 @@ export function helpLines(width: number, height: number, glyphs: Glyphs): Line[]
   return [
     ...panel('keys', undefined, rows(keys, 29), width, height, glyphs),
     ...panel('words', undefined, rows(words, 8), width, height, glyphs),
-    line(' Any key closes this.', width, 'dim'),
   ].slice(0, height);
 }

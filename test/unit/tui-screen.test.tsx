@@ -166,8 +166,10 @@ test('the question before a failover, and answers, take the place of the keys', 
   assert.match(lastLine(picture(said, { atMs: 9000 })), 'c checkpoint');
 });
 
-test('help shows every key', () => {
+test('help shows every key, and how to leave it, also on a small terminal', () => {
   const text = plain(picture(after(...healthyPair()), { ui: { help: true } }));
+  assert.match(lastLine(text), 'Any key closes this.');
+  assert.match(text, /^ by  .*a match$/m, 'to the last word');
   for (const key of ['c ', 'f ', 'p ', 's ', 'v ', 'e ', 'tab', 'up, down', 'ctrl-l', 'q ']) assert.match(text, new RegExp(`^ ${key}`, 'm'));
 });
 
