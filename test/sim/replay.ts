@@ -102,7 +102,7 @@ export class Replayer {
       const patient = forUs < allFactor * limits.barrierUs;
       if (!this.#writesMayGo && (!patient || this.#repliesAreOut())) this.#writesMayGo = again = true;
     }
-    return done;
+    return done && this.#writesMayGo;
   }
 
   #add(s: Segment, iseq: number, write: boolean, live: boolean): void {

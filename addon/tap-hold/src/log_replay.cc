@@ -44,6 +44,7 @@ void Replayer::Begin(std::vector<Record*> log, uint64_t committed, bool active, 
   stats_.logged_frames = log.size();
   committed_ = committed;
   DropHarmful(&log);
+  writes_may_go_ = active || log.empty();
   for (Record* record : log) AddLogged(record, now_ns);
   stats_.flows = flows_.size();
 }
@@ -56,6 +57,7 @@ void Replayer::Extend(Record* record, uint64_t now_ns) {
 void Replayer::Finish(ReplayLimits limits, uint64_t now_ns) {
   limits_ = limits;
   active_ = false;
+  writes_may_go_ = quiet();
   begun_ns_ = barrier_ns_ = now_ns;
   stats_ = {};
   stats_.logged_frames = others_.items.size() - others_.done;
@@ -108,12 +110,16 @@ bool Replayer::Append(Record* record) {
   Frame frame = ParseFrame(record);
   auto found = flows_.find(frame.key);
   Flow* flow = !frame.tcp ? &others_ : found == flows_.end() ? nullptr : found->second.get();
-  if (flow && !flow->idle()) {
-    Add(record, frame, flow);
-    return true;
+  // A new request may be a write. What others were told before the takeover, the
+  // guest must have said again by then.
+  bool waits = frame.may_ask && !writes_may_go_;
+  if (!waits && (!flow || flow->idle())) {
+    target_->Inject(record);
+    return false;
   }
-  target_->Inject(record);
-  return false;
+  if (waits) record->flags |= LOG_WRITE;
+  Add(record, frame, flow ? flow : FlowOf(frame));
+  return true;
 }
 
 Replayer::Flow* Replayer::FlowOf(const Frame& frame) {
@@ -224,7 +230,7 @@ bool Replayer::IsOver(const Flow& flow, const Item& item, const shadow_flow& see
 }
 
 bool Replayer::MaySend(const Flow& flow, const Item& item) const {
-  if (item.write && !item.live && !writes_may_go_ && item.record->iseq >= first_write_) return false;
+  if (item.write && !writes_may_go_ && (item.live || item.record->iseq >= first_write_)) return false;
   if (!flow.tracked) return true;
   size_t on_their_way = flow.next - flow.done;
   if (on_their_way && (item.opens() || !flow.spoken)) return false;

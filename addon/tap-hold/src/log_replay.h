@@ -69,13 +69,14 @@ class Replayer {
   void Extend(Record* record, uint64_t now_ns);
   // A takeover: nothing more will be logged, and from now on time is short.
   void Finish(ReplayLimits limits, uint64_t now_ns);
-  // A frame from a live client: after all that its flow has in the log.  True if
-  // the record must stay where it is until done.
+  // A frame from a live client: after all that its flow has in the log, and if it
+  // may be a write, after the replies to all earlier requests.  True if the record
+  // must stay where it is until done.
   bool Append(Record* record);
   // Does what can be done now. True if nothing is left.
   bool Step(uint64_t now_ns);
   // True if nothing is on its way whose fate would have to be looked at.
-  bool quiet() const { return busy_.empty() && others_.idle(); }
+  bool quiet() const { return busy_.empty() && others_.idle() && writes_may_go_; }
 
   const ReplayStats& stats() const { return stats_; }
 

@@ -293,6 +293,29 @@ void WritesWaitForWhatClientsHave() {
   }
 }
 
+// A client that goes on after the takeover may write: not before others have the
+// replies again that they were given, wherever in the log their requests are.
+void LiveRequestsWaitForReplies() {
+  for (uint64_t delay_ms : {5, 30}) {
+    Guest guest(1);
+    Log log;
+    guest.delay_ns = delay_ms * kMs;
+    guest.flows[8].seen.state = guest.flows[9].seen.state = SHADOW_KNOWN;
+    guest.present[8] = guest.present[9] = true;
+    Replayer replayer(&guest, kLimits);
+    replayer.Begin({log.Add(1, {9, kTcpAck, kIsn, 10, false}), log.Add(2, {3, kTcpAck, kIsn, 10, false})}, 0, false, 0);
+    replayer.Step(0);
+    CHECK(replayer.Append(log.Add(0, {8, kTcpAck, kIsn, 10, false, true})));       // of a connection that is not in the log
+    CHECK(replayer.Append(log.Add(0, {9, kTcpAck, kIsn + 10, 10, false, true})));  // of one that is
+    CHECK(!replayer.Append(log.Add(0, {77, kTcpAck, kIsn, 0, false, true})));      // which asks for nothing
+    Run(replayer, guest);
+    uint64_t live_ns = UINT64_MAX;
+    for (const auto& done : guest.executed) if (done.write) live_ns = std::min(live_ns, done.at_ns);
+    CHECK(guest.executed.size() == 4 && guest.replied_ns[3] && live_ns >= guest.replied_ns[3]);
+    CHECK(!replayer.Append(log.Add(0, {8, kTcpAck, kIsn + 10, 10, false, true})));  // nothing to wait for any more
+  }
+}
+
 void DeafGuests() {
   // One connection of a guest that does not answer holds up nobody else.
   Guest guest(2);
@@ -482,6 +505,7 @@ int main() {
   for (unsigned seed = 0; seed < 300; seed++) Conversations(seed);
   WritesWaitForReplies();
   WritesWaitForWhatClientsHave();
+  LiveRequestsWaitForReplies();
   WritesOfTheCheckpointDoNotCount();
   DeafGuests();
   WhatACommitCovers();
