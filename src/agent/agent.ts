@@ -14,7 +14,7 @@ import {
   initialState, isActive, isProtected, secondaryIsActive, step,
   type Effect, type PairConfig, type PairEvent, type PairState, type Phase, type Role, type TimerName,
 } from '../protocol/pair.js';
-import { isLogMessage, type PeerMessage } from '../protocol/messages.js';
+import { isLogMessage, isVcpuMessage, type PeerMessage } from '../protocol/messages.js';
 import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRuntime } from '../qemu/index.js';
 import { ConfigError, describeVm, replicatesInputs, type AgentConfig } from './config.js';
 import { ControlError, ControlServer, isListening, type ControlRequest } from './control.js';
@@ -309,7 +309,7 @@ export class Agent {
   }
 
   #onMessage(message: PeerMessage): void {
-    if (message.type === 'vcpu-load') return this.#vcpus.onLoad(message);
+    if (isVcpuMessage(message)) return this.#vcpus.onMessage(message);
     if (!isLogMessage(message)) return this.#dispatch({ type: 'message', message });
     if (message.type !== 'secondary-wish') {
       if (this.#inputs) this.#inputs.onMessage(message);
@@ -350,6 +350,7 @@ export class Agent {
         if (this.#state.checkpoint && this.#state.checkpoint.stopNs === undefined) this.#inputs?.stopped(event.stampNs);
         return this.#dispatch({ type: 'vm-stopped', stampNs: event.stampNs, receivedNs: event.receivedNs });
       case 'resumed': {
+        this.#vcpus.loaded();
         const resumed = (): void => this.#dispatch({ type: 'vm-resumed', receivedNs: event.receivedNs });
         if (!this.#inputs) return resumed();
         if (this.#state.role === 'primary') return this.#inputs.whenMarked(resumed);
@@ -396,6 +397,7 @@ export class Agent {
         return this.#inTurn('Copying the VM', () => this.#migrate());
       case 'trigger-checkpoint':
         this.#inputs?.checkpointAsked();
+        this.#session.send({ type: 'checkpoint-asked' });
         return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
       case 'drop-secondary':
         this.#closeRelay('protection has ended');

@@ -31,6 +31,7 @@ const schema = z.discriminatedUnion('type', [
     flows: z.array(z.strictObject({ key: z.string().regex(/^[0-9a-f]{80}$/), seqDelta: shift, tsDelta: shift })).max(256),
   }),
   z.strictObject({ type: z.literal('secondary-wish'), active: z.boolean(), forward: z.enum(['all', 'dirty', 'none']) }),
+  z.strictObject({ type: z.literal('checkpoint-asked') }),
   z.strictObject({
     type: z.literal('vcpu-load'),
     demand: z.strictObject({

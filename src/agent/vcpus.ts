@@ -6,7 +6,7 @@
 import { availableParallelism } from 'node:os';
 import { VcpuPlacement } from '../dataplane/vcpu-placement.js';
 import { VcpuTracer, type VcpuThread } from '../dataplane/vcpu-tracer.js';
-import type { VcpuLoad } from '../protocol/messages.js';
+import type { VcpuLoad, VcpuMessage } from '../protocol/messages.js';
 import { decide, initialPolicy, type PolicyState, type VcpuDecision, type VcpuDemand } from '../protocol/vcpu-policy.js';
 import { windowBetween, type VcpuReading } from '../protocol/vcpu-trace.js';
 
@@ -90,6 +90,8 @@ export class Vcpus {
   #policy: PolicyState | undefined;
   /** Secondary: the primary compares, if this VM runs. */
   #wished = false;
+  /** Secondary: a checkpoint is on its way, and nobody is parked. */
+  #stopping = false;
 
   /** @param count vCPUs of the VM */
   constructor(count: number, mode: ActiveVcpus, host: VcpusHost) {
@@ -114,8 +116,20 @@ export class Vcpus {
     this.#mode = mode;
   }
 
-  onLoad({ demand }: VcpuLoad): void {
-    this.#demand = { demand, atMs: monotonicMs() };
+  onMessage(message: VcpuMessage): void {
+    if (message.type === 'vcpu-load') {
+      this.#demand = { demand: message.demand, atMs: monotonicMs() };
+    } else if (this.#policy) {
+      // A checkpoint begins when every vCPU has stopped, which a parked one would do in its own time.
+      this.#stopping = true;
+      this.#placement.restore();
+    }
+  }
+
+  /** The VM runs again, or is paused: a checkpoint has been loaded. */
+  loaded(): void {
+    this.#stopping = false;
+    this.#place();
   }
 
   onWish(active: boolean): void {
@@ -126,6 +140,7 @@ export class Vcpus {
   restore(): void {
     this.#placement.restore();
     this.#policy = undefined;
+    this.#stopping = false;
   }
 
   status(): VcpusStatus {
@@ -184,7 +199,7 @@ export class Vcpus {
       this.#threads = threads;
       this.#tracer?.follow(pid, threads);
       this.#pid = pid;
-      if (this.#policy && this.#policy.k > 0) this.#place(this.#policy.active);
+      this.#place();
     }).catch(() => {}).finally(() => { this.#asking = false; }); // QEMU is busy, or at its end: asked again
   }
 
@@ -232,15 +247,18 @@ export class Vcpus {
     if (!decision) return;
     this.#decisions.push(decision);
     if (this.#decisions.length > keptDecisions) this.#decisions.shift();
-    if (decision.to > 0) this.#place(decision.active);
-    else this.#placement.restore(); // it is paused: nothing is to be parked, should it be needed at once
+    this.#place();
     if ((decision.from > 0) !== (decision.to > 0)) this.#host.setActive(decision.to > 0);
     this.#host.onDecision(decision);
   }
 
-  #place(active: readonly number[]): void {
+  /** Threads go where the last decision wants them. */
+  #place(): void {
+    if (!this.#policy || this.#stopping) return;
+    const { active } = this.#policy;
     try {
-      this.#placement.place(this.#threads, active);
+      if (active.length > 0) this.#placement.place(this.#threads, active);
+      else this.#placement.restore(); // it is paused: nobody is to be parked, should it be needed at once
     } catch (error) {
       this.#host.warn('VCPU_PLACEMENT', `The secondary's vCPUs run where the kernel puts them: ${(error as Error).message}.`);
     }

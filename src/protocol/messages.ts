@@ -109,8 +109,18 @@ export type LogMessage = LogBegin | LogMark | LogMarked | LogFlows | SecondaryWi
 /** Primary to secondary, several times a second: its load, by which the secondary decides how many of its vCPUs run. */
 export interface VcpuLoad { type: 'vcpu-load'; demand: VcpuDemand }
 
-export type PeerMessage = Message | LogMessage | VcpuLoad;
+/** Primary to secondary: a checkpoint is asked for. QEMU stops your VM first, and waits for each of its vCPUs. */
+export interface CheckpointAsked { type: 'checkpoint-asked' }
+
+/** About the vCPUs of the secondary; nothing in the pair's life depends on it. */
+export type VcpuMessage = VcpuLoad | CheckpointAsked;
+
+export type PeerMessage = Message | LogMessage | VcpuMessage;
 
 export function isLogMessage(message: PeerMessage): message is LogMessage {
   return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'log-marked' || message.type === 'log-flows' || message.type === 'secondary-wish';
+}
+
+export function isVcpuMessage(message: PeerMessage): message is VcpuMessage {
+  return message.type === 'vcpu-load' || message.type === 'checkpoint-asked';
 }

@@ -63,6 +63,8 @@ test('one of four active: it alone has its weight and a CPU, and is seen to; pau
   const host = other(await primaryNow());
   const before = await threads(host);
   await setActive(host, 1);
+  // Nobody is parked while a checkpoint is on its way.
+  await until('three are parked', async () => (await threads(host)).filter(({ policy }) => policy === 'idle').length === 3);
   const placed = await threads(host);
   const [active] = (await lab.status(host)).vcpus.active!;
   const parking = before[0]!.cpus.at(-1)!;

@@ -3,7 +3,7 @@
  * state machine decides is carried out on the simulated gate, QEMU and network.
  */
 
-import { isLogMessage, type PeerMessage } from '../../src/protocol/messages.js';
+import { isLogMessage, isVcpuMessage, type PeerMessage } from '../../src/protocol/messages.js';
 import { initialState, isProtected, step, type Effect, type PairConfig, type PairEvent, type PairState, type Role, type TimerName } from '../../src/protocol/pair.js';
 import { Gate, type GateRules } from './gate.js';
 import { Guest } from './guest.js';
@@ -194,7 +194,7 @@ export class Agent {
   }
 
   #onMessage(message: PeerMessage): void {
-    if (message.type === 'vcpu-load') return; // a simulated VM has no vCPUs
+    if (isVcpuMessage(message)) return; // a simulated VM has no vCPUs
     if (isLogMessage(message)) this.inputs.onMessage(message);
     else this.dispatch({ type: 'message', message });
   }
