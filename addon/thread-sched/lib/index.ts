@@ -14,8 +14,8 @@ const native = createRequire(import.meta.url)('../build/Release/thread_sched.nod
   setAffinity(tid: number, mask: Uint8Array): number;
 };
 
-/** Policies by the kernel's number. */
-const policies = { other: 0, fifo: 1, rr: 2, batch: 3, idle: 5, deadline: 6 } as const;
+/** Policies by the kernel's number; `ext` since Linux 6.12. */
+const policies = { other: 0, fifo: 1, rr: 2, batch: 3, idle: 5, deadline: 6, ext: 7 } as const;
 export type Policy = keyof typeof policies;
 
 /** As many as the native side has room for. */
