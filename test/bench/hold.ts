@@ -31,9 +31,9 @@ const [bridge, guest, secondary, holdTap, shadowTap, client] =
 const sources = fileURLToPath(new URL('../../../test/bench/hold/', import.meta.url));
 const wire = fileURLToPath(new URL('../../../bpf/wire.h', import.meta.url));
 const allFrames = [
-  { name: '64', bytes: 64, gsoSize: 0, count: 100_000 },
-  { name: '1500', bytes: 1514, gsoSize: 0, count: 60_000 },
-  { name: '65536', bytes: 54 + 45 * 1448, gsoSize: 1448, count: 4000 },
+  { name: '64', bytes: 64, gsoSize: 0, count: 200_000 },
+  { name: '1500', bytes: 1514, gsoSize: 0, count: 100_000 },
+  { name: '65536', bytes: 54 + 45 * 1448, gsoSize: 1448, count: 10_000 },
 ] as const;
 type Frames = (typeof allFrames)[number];
 const ways = ['watermark', 'compare'] as const;
@@ -173,15 +173,18 @@ function flood(tools: Tools, subject: Subject, way: Way, { bytes, gsoSize, count
     const commits = setInterval(() => { if (way === 'watermark') hold?.releaseUpTo(process.hrtime.bigint()); }, commitEveryMs);
     try {
       generator.stdin!.end();
-      const startMs = performance.now();
-      let seen = 0, seenMs = startMs;
+      let seen = 0, seenMs = performance.now();
+      // The first quarter is for warming up: a ring that was never used is made of pages that are not there yet.
+      while (arrived() < count / 4 && performance.now() - seenMs < quietMs) await sleep(1);
+      const first = arrived(), startMs = performance.now();
+      seenMs = startMs;
       // A kernel that is short of time may lose some.
       while (seen < count && performance.now() - seenMs < quietMs) {
         await sleep(2);
         if (arrived() > seen) [seen, seenMs] = [arrived(), performance.now()];
       }
       if (seen < count * 0.95) throw new Error(`Of ${count} packets ${seen} came through the ${subject} (${way}).`);
-      return Math.round(seen / (seenMs - startMs) * 1000);
+      return Math.round((seen - first) / (seenMs - startMs) * 1000);
     } finally {
       clearInterval(commits);
       await end(generator);

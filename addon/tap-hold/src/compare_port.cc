@@ -114,6 +114,7 @@ void ComparePort::Audit(Record* record) {
 bool ComparePort::Turn() {
   if (shadow_fd_ < 0) return false;
   TakeOrders();
+  const uint64_t now_ns = NowNs();  // of a batch: it is compared with milliseconds
   bool more = true;
   for (int i = 0; i < kBatch && more; i++) {
     Record* record = comparator_.ReserveShadow(kMaxFrameBytes);
@@ -121,7 +122,7 @@ bool ComparePort::Turn() {
     int error;
     if (ReadPacket(shadow_fd_, SHADOW_MAGIC, &tag, sizeof(tag), record, &error)) {
       record->compared.epoch = tag.epoch;
-      if (comparator_.KeepShadow(record) && !TakeOrders()) comparator_.Shadow(record, NowNs());
+      if (comparator_.KeepShadow(record) && !TakeOrders()) comparator_.Shadow(record, now_ns);
     } else if (error) {
       more = false;  // EAGAIN, or the device is no more: epoll tells
     } else {

@@ -323,7 +323,7 @@ void Worker::Publish() {
   stats_.held_packets = queue_.packets() - gone_packets_;
   stats_.held_bytes = queue_.bytes() - gone_bytes_;
   stats_.oldest_ns = oldest ? oldest->time_ns : 0;
-  stats_.compare = port_.stats();
+  if (port_.shadow_fd() >= 0) stats_.compare = port_.stats();
   {
     std::lock_guard<std::mutex> lock(published_mutex_);
     published_ = stats_;
