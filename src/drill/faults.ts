@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fillDisk, freeDisk } from '../lab/disk.js';
 import type { Cables, NetworkName } from '../lab/cables.js';
 import type { Lab } from '../lab/lab.js';
+import { slowdown } from '../lab/slowdown.js';
 import { setCables, type HostName } from '../lab/topology.js';
 import { FrameType } from '../peer/frame.js';
 
@@ -12,6 +13,7 @@ export type Part = 'agent' | 'qemu' | 'host';
 interface Pids { agent: number; qemu: number | null }
 
 const stopTimeoutMs = 20_000;
+const frameTimeoutMs = 5000;
 
 export class Faults {
   readonly #lab: Lab;
@@ -63,9 +65,9 @@ export class Faults {
     const { agent } = await this.#pids(host);
     this.#down.set(host, { cables: false });
     signalIfThere(agent, 'SIGTERM');
-    const deadlineMs = performance.now() + stopTimeoutMs;
+    const deadlineMs = performance.now() + stopTimeoutMs * slowdown();
     while (signalIfThere(agent, 0)) {
-      if (performance.now() > deadlineMs) throw new Error(`The agent of host ${host} did not end within ${stopTimeoutMs / 1000} s of SIGTERM.`);
+      if (performance.now() > deadlineMs) throw new Error(`The agent of host ${host} did not end within ${stopTimeoutMs * slowdown() / 1000} s of SIGTERM.`);
       await sleep(20);
     }
   }
@@ -97,8 +99,15 @@ export class Faults {
     await this.#cables.heal();
   }
 
+  /** Returns when such a frame has come, and arrived as garbage. */
   async corrupt(host: HostName, frame: 'heartbeat' | 'control'): Promise<void> {
+    const { corruptedFrames } = await this.#cables.report();
     await this.#cables.corruptFrame(host, frame === 'heartbeat' ? FrameType.beat : FrameType.control);
+    const deadlineMs = performance.now() + frameTimeoutMs * slowdown();
+    while ((await this.#cables.report()).corruptedFrames === corruptedFrames) {
+      if (performance.now() > deadlineMs) throw new Error(`Host ${host} sent no ${frame} frame within ${frameTimeoutMs * slowdown() / 1000} s.`);
+      await sleep(20);
+    }
   }
 
   fillDisk(host: HostName): void {
