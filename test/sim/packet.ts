@@ -59,7 +59,7 @@ export function opens({ syn, fromGuest }: Segment): boolean {
   return syn && !fromGuest;
 }
 
-/** Each client's connections; `services` tells which of them are declared. */
+/** The connections of a client, in the order of their opening. */
 export const connOf = (client: number, count: number): number => client * 1000 + count;
 export const clientOf = (conn: number): number => Math.floor(conn / 1000);
 /** Index of the service that a connection is for. Each has registers of its own. */
