@@ -52,6 +52,14 @@ __u32 audit_share = 0;
 /* Shadow outputs are wanted. */
 bool comparing = false;
 
+/* The guest's ports whose output is not to be compared. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SERVICES);
+	__type(key, struct service_port);
+	__type(value, __u32);
+} uncompared_ports SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, GATE_COUNTERS);
@@ -140,6 +148,18 @@ static __always_inline int early(struct __sk_buff *skb, __u64 now_ns)
 	return hold(skb, now_ns, 0, HOLD_AUDIT);
 }
 
+static __always_inline enum hold_flags hold_flags_of(struct __sk_buff *skb)
+{
+	struct service_port port = {};
+	struct packet p;
+
+	if (!comparing || packet_parse(skb, true, &p) != PACKET_PLAIN)
+		return 0;
+	port.port = p.key.guest_port;
+	port.protocol = p.key.protocol;
+	return bpf_map_lookup_elem(&uncompared_ports, &port) ? HOLD_UNCOMPARED : 0;
+}
+
 SEC("tcx/ingress")
 int gate_out(struct __sk_buff *skb)
 {
@@ -171,7 +191,7 @@ int gate_out(struct __sk_buff *skb)
 		return verdict(skb, GATE_OUT_NEIGHBOUR, TCX_NEXT);
 	if (follow_flows && flow_output(skb, true, now_ns, &needs_iseq))
 		return early(skb, now_ns);
-	return hold(skb, now_ns, needs_iseq, 0);
+	return hold(skb, now_ns, needs_iseq, hold_flags_of(skb));
 }
 
 /* What the guest is about to read: followed, and mirrored to the input log while

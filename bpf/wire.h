@@ -44,6 +44,7 @@ struct hold_tag {
 
 enum hold_flags {
 	HOLD_AUDIT = 1, /* the clone of a packet that has left early: compared, never released */
+	HOLD_UNCOMPARED = 2, /* comparing its service has come to nothing: it waits for a commit */
 };
 
 /*

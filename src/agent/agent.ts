@@ -21,6 +21,7 @@ import { ControlError, ControlServer, isListening, type ControlRequest } from '.
 import { Session } from './session.js';
 import { readSecret } from './secret.js';
 import { StateFile } from './state-file.js';
+import { CompareControl, type CompareStatus } from './compare-control.js';
 import { InputReplication } from './input-replication.js';
 import { AgentMetrics } from './metrics.js';
 import { MetricsServer } from './metrics-server.js';
@@ -56,8 +57,9 @@ export interface AgentStatus {
   };
   output: GateStats;
   vcpus: VcpusStatus;
-  /** What this host has of the other's inputs; null unless services are declared. */
+  /** What this host has of the other's inputs; null unless they are replicated. */
   inputLog: ShadowStats | null;
+  compare: CompareStatus;
 }
 
 /** Something worth telling a person; times are CLOCK_MONOTONIC nanoseconds. */
@@ -90,8 +92,9 @@ export class Agent {
   readonly #probe: QemuProbe;
   readonly #stateFile: StateFile;
   readonly #gate: Gate;
-  /** Only where services are declared. */
+  /** Only where something needs them; see replicatesInputs. */
   #inputs: InputReplication | undefined;
+  readonly #compare: CompareControl;
   readonly #vm: Vm;
   readonly #vcpus: Vcpus;
   readonly #session: Session;
@@ -142,6 +145,7 @@ export class Agent {
       limitPackets: config.checkpoint.maxHeldPackets,
       limitBytes: config.checkpoint.maxHeldBytes,
       ...(mirrored ? { mirror: { tunnel: config.network.tunnel, peerAddress: config.peer.address.host } } : {}),
+      ...(config.mode === 'commit' ? {} : { compare: { shadowTap: config.network.shadowTap, onFound: (events) => agent.#compare.onFound(events) } }),
       services: config.services.map((service) => ({ ...service, preRelease: service.preRelease ?? service.protocol !== 'never' })),
       onNotice: (notice, oldestNs) => agent.#dispatch(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' }),
     }));
@@ -163,6 +167,11 @@ export class Agent {
     this.#log = log;
     this.#probe = probe;
     this.#gate = gate;
+    this.#compare = new CompareControl(config, gate, {
+      onWish: (active, forward) => this.#session.send({ type: 'secondary-wish', active, forward }),
+      onCheckpoint: () => this.#dispatch({ type: 'hold-limit' }),
+      onNote: (level, code, text) => this.#note(level, code, text),
+    });
     this.#stateFile = new StateFile(config.stateDir);
     this.#state = initialState(config.role);
     this.#pairConfig = {
@@ -237,6 +246,7 @@ export class Agent {
       output: this.#gate.stats(),
       vcpus: this.#vcpus.status(),
       inputLog: this.#inputs?.stats() ?? null,
+      compare: this.#compare.status(),
     };
   }
 
@@ -262,6 +272,7 @@ export class Agent {
   async #end(): Promise<void> {
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
+    this.#compare.end();
     this.#closeRelay('the agent ends');
     await this.#session.close();
     this.#witness?.close();
@@ -303,6 +314,10 @@ export class Agent {
         break;
       }
     }
+    if (isProtected(before) !== isProtected(state) || before.role !== state.role) {
+      if (isProtected(state) && state.role === 'primary') this.#compare.begin();
+      else this.#compare.end();
+    }
     if (before.phase !== state.phase || before.role !== state.role) {
       this.#tell({ event: 'phase', role: state.role, phase: state.phase, atNs: process.hrtime.bigint() });
     }
@@ -314,7 +329,7 @@ export class Agent {
     if (message.type !== 'secondary-wish') {
       if (this.#inputs) this.#inputs.onMessage(message);
       // A host that keeps no log has none that could begin elsewhere.
-      else if (message.type === 'log-mark') this.#session.send({ type: 'log-marked', checkpoint: message.checkpoint });
+      else if (message.type === 'log-mark') this.#session.send({ type: 'log-marked', checkpoint: message.checkpoint, active: false });
       return;
     }
     this.#inputs?.forward(message.forward);
@@ -396,6 +411,7 @@ export class Agent {
         this.#inputs?.begin();
         return this.#inTurn('Copying the VM', () => this.#migrate());
       case 'trigger-checkpoint':
+        this.#gate.checkpointAsked();
         this.#inputs?.checkpointAsked();
         this.#session.send({ type: 'checkpoint-asked' });
         return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
@@ -407,7 +423,7 @@ export class Agent {
       case 'gate': return this.#gate.setMode(effect.mode);
       case 'lease': return this.#gate.setLease(effect.untilNs);
       case 'release': {
-        this.#gate.commit(effect.upToNs);
+        this.#gate.commit(effect.upToNs, this.#inputs?.round);
         const pauseMs = Number(effect.pauseNs) / nsPerMs;
         this.#pauses.add(pauseMs);
         this.#log.debug({ pauseMs, commits: this.#state.commits }, 'commit');

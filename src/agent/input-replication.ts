@@ -49,6 +49,8 @@ export class InputReplication {
   #marked = 0;
   /** Primary: how often its translations had changed when the secondary was last told. */
   #toldChanges = 0n;
+  /** Primary: the secondary's VM runs on from the newest of these. */
+  #peerActive = false;
   /** Primary: to be called when they are equal. */
   #commit: (() => void) | undefined;
   /** Secondary: states that the VM has loaded; 0 is the copy of the VM. */
@@ -118,6 +120,11 @@ export class InputReplication {
     }
   }
 
+  /** What the secondary's VM says after the newest checkpoint carries this; undefined: it says nothing. */
+  get round(): number | undefined {
+    return this.#peerActive ? this.#round : undefined;
+  }
+
   checkpointAsked(): void {
     this.#readWhenAsked = this.#readInputs();
   }
@@ -169,13 +176,14 @@ export class InputReplication {
         this.#mark = { checkpoint: message.checkpoint, readInput: BigInt(message.readInput), atNs: process.hrtime.bigint() };
         // The primary's VM stops after ours: what ours says from now on it says with that checkpoint.
         this.#shadow.begin(message.round);
-        this.#useMark();
+        this.#useMark(false);
         return;
       case 'log-flows':
         return this.#shadow.hand(message, !message.first);
       case 'log-marked': {
         if (message.checkpoint !== this.#marks) return; // of an earlier protection
         this.#marked = this.#marks;
+        this.#peerActive = message.active;
         const commit = this.#commit;
         this.#commit = undefined;
         return commit?.();
@@ -200,7 +208,7 @@ export class InputReplication {
    */
   loaded(active: boolean): void {
     this.#loads++;
-    if (this.#useMark() && active) {
+    if (this.#useMark(active) && active) {
       this.#gate.setMode('shadowed');
       // A write of the last round may be in doubt still.
       this.#shadow.activate(this.#suspendedBeforeNs);
@@ -211,8 +219,12 @@ export class InputReplication {
     }
   }
 
-  /** Mark and state come on different connections, in any order. @returns whether both are there */
-  #useMark(): boolean {
+  /**
+   * Mark and state come on different connections, in any order.
+   * @param active the VM runs on with its input, if both are there
+   * @returns whether they are
+   */
+  #useMark(active: boolean): boolean {
     const mark = this.#mark;
     if (!mark || this.#loads < mark.checkpoint) return false;
     this.#mark = undefined;
@@ -220,7 +232,7 @@ export class InputReplication {
     const uncertain = mark.readInput - this.#settled;
     this.#shadow.forget(mark.readInput, Number(uncertain < inputsInHand ? uncertain : inputsInHand));
     this.#settled = mark.readInput;
-    this.#send({ type: 'log-marked', checkpoint: mark.checkpoint });
+    this.#send({ type: 'log-marked', checkpoint: mark.checkpoint, active });
     return true;
   }
 

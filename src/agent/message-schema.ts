@@ -25,7 +25,7 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('request-checkpoint') }),
   z.strictObject({ type: z.literal('log-begin'), epoch: z.string().regex(/^[0-7][0-9a-f]{15}$/), nextInput: count }),
   z.strictObject({ type: z.literal('log-mark'), checkpoint: count, readInput: count, round: z.number().int().min(0).max(0xff_ffff) }),
-  z.strictObject({ type: z.literal('log-marked'), checkpoint: count }),
+  z.strictObject({ type: z.literal('log-marked'), checkpoint: count, active: z.boolean() }),
   z.strictObject({
     type: z.literal('log-flows'), first: z.boolean(), tsOffset: shift,
     flows: z.array(z.strictObject({ key: z.string().regex(/^[0-9a-f]{80}$/), seqDelta: shift, tsDelta: shift })).max(256),

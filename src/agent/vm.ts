@@ -1,7 +1,7 @@
 /** The VM of one host: QEMU as the pair's state machine wants it. */
 
 import { join } from 'node:path';
-import { QemuProcess, QmpError, ensurePrivateFolder, qemuArguments, type QemuRuntime } from '../qemu/index.js';
+import { QemuProcess, QmpError, coloPlugins, ensurePrivateFolder, qemuArguments, type QemuRuntime } from '../qemu/index.js';
 import type { AgentConfig } from './config.js';
 
 /** What QEMU tells. Times are CLOCK_MONOTONIC nanoseconds. */
@@ -162,7 +162,7 @@ export class Vm {
     const { vm, network, runDir } = this.#config;
     const files = this.#files();
     const args = qemuArguments({
-      name: vm.name, memoryMiB: vm.memoryMiB, vcpus: vm.vcpus, accel: this.accel,
+      name: vm.name, memoryMiB: vm.memoryMiB, vcpus: vm.vcpus, accel: this.accel, plugins: coloPlugins(this.accel),
       kernel: vm.kernel, initrd: vm.initrd, append: vm.append,
       nets: [{ id: 'net0', tap: network.tap, mac: vm.mac }],
       serial: { file: join(runDir, 'console.log') }, qmpSocket: files.qmpSocket, incoming, extraArgs: vm.extraArgs,

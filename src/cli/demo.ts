@@ -1,12 +1,12 @@
 import { writeFileSync } from 'node:fs';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { passed, runDemoRound, summarize, type DemoRound } from '../drill/demo.js';
 import { seededRandom } from '../drill/random.js';
 import { Lab } from '../lab/lab.js';
 import { whole } from './options.js';
 import { Progress } from './progress.js';
 
-interface Options { rounds: number; json?: string; seed: number; vcpus: number; name: string; keep?: boolean; preRelease?: boolean; monitor?: boolean }
+interface Options { rounds: number; json?: string; seed: number; vcpus: number; name: string; keep?: boolean; preRelease?: boolean; monitor?: boolean; secondary: 'paused' | 'active' }
 
 export function demoCommand(): Command {
   return new Command('demo')
@@ -17,6 +17,7 @@ export function demoCommand(): Command {
     .option('--vcpus <n>', 'vCPUs of the guest', whole(1, 8), 1)
     .option('--name <name>', 'name of the lab it makes', 'demo')
     .option('--pre-release', 'declare the guest\'s services: replies to reads leave before a checkpoint')
+    .addOption(new Option('--secondary <how>', 'whether the VM of host b runs, too: then output leaves as soon as both have said it').choices(['paused', 'active']).default('paused'))
     .option('--keep', 'leave the lab up after the last round')
     .option('--monitor', 'open the monitor instead, and let you do it: f and y move the VM, q ends the demo')
     .addHelpText('after', `
@@ -24,6 +25,7 @@ Examples:
   colopp demo
   colopp demo --rounds 5 --json demo.json
   colopp demo --monitor
+  colopp demo --pre-release --secondary active
 
 Exit code 0 only if every connection survived and no acknowledged write was lost.`)
     .action(run);
@@ -50,7 +52,7 @@ async function run(options: Options): Promise<void> {
     for (let i = 1; i <= options.rounds; i++) {
       progress.title(options.rounds === 1 ? 'A virtual machine outlives its host' : `Round ${i} of ${options.rounds}`);
       const round = await runDemoRound({
-        labName: options.name, vcpus: options.vcpus, preRelease: options.preRelease === true, writers: 8, readers: 4, redisReaders: 2, newcomers: 2, loadSeconds: 2, jitterSeconds: 2, random,
+        labName: options.name, vcpus: options.vcpus, preRelease: options.preRelease === true, secondary: options.secondary, writers: 8, readers: 4, redisReaders: 2, newcomers: 2, loadSeconds: 2, jitterSeconds: 2, random,
         keep: options.keep === true && i === options.rounds, signal: interrupt.signal,
         onProgress: (step, done) => done === undefined ? progress.start(step) : progress.done(done),
       });

@@ -8,7 +8,10 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ifIndex } from 'libbpf-napi';
-import { releaseCauses, TapHold, type HoldNotice, type HoldTimes, type ReleaseCause } from 'tap-hold';
+import {
+  releaseCauses, TapHold,
+  type CompareEvent, type CompareLimits, type CompareStats, type HoldNotice, type HoldTimes, type ReleaseCause,
+} from 'tap-hold';
 import { attachInPlace, order } from './attach-in-place.js';
 import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
 import { newMark } from './mark.js';
@@ -33,6 +36,8 @@ export interface GateOptions {
   services?: readonly DeclaredService[];
   /** Where the VM's inputs are mirrored to while it is protected; undefined: nowhere. */
   mirror?: { tunnel: string; peerAddress: string } | undefined;
+  /** Where what the secondary's VM says comes in, and who is told of what was found; undefined: nothing is compared. */
+  compare?: { shadowTap: string; onFound: (events: CompareEvent[]) => void } | undefined;
   /** See TapHoldOptions.onNotice. */
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
 }
@@ -61,8 +66,11 @@ export interface GateStats {
   loggedSeq: number;
   /** Output of declared services that left before a checkpoint. */
   earlyPackets: number;
+  /** Of these, sent to be compared after the fact, too. */
+  auditedPackets: number;
   inputPackets: number;
   services: ServiceStats[];
+  compare: CompareStats;
 }
 
 /** Of a line of /proc/net/dev, behind the name: eight numbers received, bytes and packets transmitted. */
@@ -89,7 +97,7 @@ export class Gate {
    * @throws NetworkError, TapHoldError, BpfError; nothing is left behind
    */
   static async open(options: GateOptions): Promise<Gate> {
-    const { bridge, tap, holdTap } = options;
+    const { bridge, tap, holdTap, compare } = options;
     if (!await linkExists(bridge)) {
       throw new NetworkError(`There is no bridge ${bridge} on this host. Make it, with the interface that leads to the clients in it, or name another one (network.bridge).`);
     }
@@ -101,9 +109,10 @@ export class Gate {
       hold = new TapHold({
         ifname: holdTap, ringBytes: options.holdMemoryBytes,
         limitPackets: options.limitPackets, limitBytes: options.limitBytes, onNotice: options.onNotice,
+        ...(compare ? { compare: { ifname: compare.shadowTap, onFound: compare.onFound } } : {}),
       });
       // What the kernel itself would say on these is nobody's business.
-      for (const ifname of [tap, holdTap]) silenceIpv6(ifname);
+      for (const ifname of [tap, holdTap, ...(compare ? [compare.shadowTap] : [])]) silenceIpv6(ifname);
       objects = attach(tap, hold, options);
       await ipBatch(undefined, [`link set ${tap} txqueuelen 10000 master ${bridge} up`]);
       return new Gate(options, objects, hold);
@@ -150,12 +159,46 @@ export class Gate {
     this.#objects.globals.bss.lease_until_ns.set(untilNs);
   }
 
-  /** A commit: releases everything the VM sent until it stopped, at this CLOCK_MONOTONIC time. */
-  commit(stopNs: bigint): void {
+  /** A checkpoint is about to be asked for. */
+  checkpointAsked(): void {
+    if (this.#options.compare) this.#hold.suspendCompare();
+  }
+
+  /**
+   * A commit: releases everything the VM sent until it stopped, at this CLOCK_MONOTONIC time.
+   * @param round what outputs of the secondary's VM carry now that it has loaded that checkpoint; undefined:
+   *   it says nothing, so nothing is compared before the next commit
+   */
+  commit(stopNs: bigint, round?: number): void {
     const { commit_ns, earlier_commit_ns } = this.#objects.globals.bss;
     earlier_commit_ns.set(commit_ns.get());
     commit_ns.set(stopNs);
-    this.#hold.releaseUpTo(stopNs);
+    if (this.#options.compare && round !== undefined) this.#hold.commit(stopNs, round);
+    else this.#hold.releaseUpTo(stopNs);
+  }
+
+  /**
+   * From the next commit on output also leaves as soon as the secondary's VM has said the same.
+   * @param auditShare of the packets that leave early, so many are compared after the fact: 0 to 1
+   */
+  compare(limits: CompareLimits, auditShare: number): void {
+    const { comparing, audit_share } = this.#objects.globals.bss;
+    this.#hold.setCompare(limits);
+    comparing.set(true);
+    audit_share.set(Math.min(2 ** 32 - 1, Math.round(auditShare * 2 ** 32)));
+  }
+
+  /** Output waits for commits only. */
+  compareNothing(): void {
+    const { comparing, audit_share } = this.#objects.globals.bss;
+    audit_share.set(0);
+    comparing.set(false);
+    if (this.#options.compare) this.#hold.setCompare(undefined);
+  }
+
+  /** Whether output from this port of the VM is compared; it is, unless it is said otherwise. */
+  setCompared(port: number, on: boolean): void {
+    this.#services.setCompared(port, on);
   }
 
   /**
@@ -223,9 +266,11 @@ export class Gate {
       leaseDroppedPackets: leaseDropped,
       inputSeq: Number(this.#objects.globals.bss.input_iseq.get()),
       loggedSeq: Number(this.#objects.globals.bss.logged_iseq.get()),
-      earlyPackets: count(GateCounter.GATE_OUT_EARLY),
+      earlyPackets: count(GateCounter.GATE_OUT_EARLY) + count(GateCounter.GATE_OUT_AUDITED),
+      auditedPackets: count(GateCounter.GATE_OUT_AUDITED),
       inputPackets: count(GateCounter.GATE_IN_PASSED),
       services: this.#services.stats(),
+      compare: hold.compare,
     };
   }
 
@@ -260,13 +305,14 @@ export async function probeGate(): Promise<void> {
 }
 
 /** Loads the programs and attaches them to `tap` and the hold tap, closed, in place of an earlier agent's. */
-function attach(tap: string, hold: TapHold, { services, mirror }: Pick<GateOptions, 'services' | 'mirror'>): GateObjects {
+function attach(tap: string, hold: TapHold, { services, mirror, compare }: Pick<GateOptions, 'services' | 'mirror' | 'compare'>): GateObjects {
   const specs = openGate();
   const { rodata, bss } = specs.globals;
   rodata.tap_ifindex.set(ifIndex(tap));
   rodata.hold_ifindex.set(hold.ifIndex);
   rodata.follow_flows.set((services ?? []).length > 0 || mirror !== undefined);
   rodata.log_mark.set(newMark());
+  if (compare) rodata.shadow_ifindex.set(hold.shadowIfIndex);
   if (mirror) {
     const peer = tunnelAddress(mirror.peerAddress);
     rodata.mirror_ifindex.set(ifIndex(mirror.tunnel));

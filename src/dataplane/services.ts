@@ -62,6 +62,16 @@ export class Services {
     this.#memory.setUint32(index * Service.size + prereleaseOffset, Number(on), true);
   }
 
+  /** Whether held output from this port, of TCP and UDP, may be compared. At most 32 may be left out. */
+  setCompared(port: number, on: boolean): void {
+    const { uncompared_ports } = this.#objects.maps;
+    for (const protocol of [tcp, udp]) {
+      const key = { port: bigEndian(port), protocol };
+      if (on) uncompared_ports.delete(key);
+      else uncompared_ports.update(key, 1);
+    }
+  }
+
   stats(): ServiceStats[] {
     return this.#declared.map((declared, index) => {
       const perCpu = this.#objects.maps.service_counters.lookup(index) ?? [];

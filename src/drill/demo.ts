@@ -17,6 +17,8 @@ export interface DemoOptions {
   vcpus: number;
   /** Replies to reads leave before a checkpoint. */
   preRelease: boolean;
+  /** `active`: the secondary's VM runs, and output leaves as soon as both have said it. */
+  secondary: 'paused' | 'active';
   writers: number;
   readers: number;
   /** Redis clients that only read, and that open a new connection for each write and read. */
@@ -68,7 +70,7 @@ export async function runDemoRound(options: DemoOptions): Promise<DemoRound> {
   const watching = new AbortController();
   try {
     onProgress('two hosts, a client, two networks; both agents');
-    await lab.up({ preRelease: options.preRelease, vcpus: options.vcpus, signal });
+    await lab.up({ preRelease: options.preRelease, secondary: options.secondary, vcpus: options.vcpus, signal });
     onProgress('', 'up');
 
     onProgress('boot the guest and copy it to host b');

@@ -60,6 +60,8 @@ export interface LabOptions {
   witness?: boolean;
   /** Each agent's folders lie on a disk of their own, of this size, that can be filled. */
   diskMiB?: number | undefined;
+  /** The secondary's VM runs, too, and output leaves as soon as both have said it. */
+  secondary?: 'paused' | 'active';
   /** Parts of the agents' configuration to change, by host. */
   overrides?: Partial<Record<HostName, Record<string, unknown>>>;
   /** Gives the making up; what is made of the lab is taken down again. */
@@ -242,6 +244,7 @@ export class Lab {
       heartbeat: { intervalMs: Math.round(heartbeatMs * slowdown()) },
       checkpoint: { timeoutMs: Math.round(checkpointTimeoutMs * slowdown()) },
       ...(options.preRelease ? { services: [{ port: guest.ports.redis, protocol: 'resp' }, { port: guest.ports.http, protocol: 'http' }] } : {}),
+      ...(options.secondary === 'active' ? { secondary: 'active', mode: 'compare' } : {}),
       ...options.overrides?.[host],
     };
     writeFileSync(this.configPath(host), stringify(config), { mode: 0o600 });

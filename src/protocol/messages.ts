@@ -77,7 +77,12 @@ export interface LogMark {
  * Secondary to primary: that checkpoint is loaded, and the log begins behind its
  * mark. Without this a checkpoint does not commit.
  */
-export interface LogMarked { type: 'log-marked'; checkpoint: number }
+export interface LogMarked {
+  type: 'log-marked';
+  checkpoint: number;
+  /** The VM runs on from there, with its input, and what it says can be compared. */
+  active: boolean;
+}
 
 /** A connection whose client knows other numbers than the VM. */
 export interface TranslatedFlow {

@@ -21,6 +21,8 @@ export interface VmDescription {
   memoryMiB: number;
   vcpus: number;
   accel: 'kvm' | 'tcg';
+  /** Files of plugins for emulation. */
+  plugins?: readonly string[];
   /** Absolute paths on the host. */
   kernel: string;
   initrd?: string | undefined;
@@ -81,6 +83,7 @@ export function qemuArguments(vm: VmDescription): string[] {
     ['-name', option(`guest=${escape(vm.name)}`, 'debug-threads=on')],
     ['-machine', option(vm.machine ?? DEFAULT_MACHINE, ...machineOptions(vm))],
     ['-accel', vm.accel === 'tcg' ? 'tcg,thread=multi' : 'kvm'],
+    ...(vm.plugins ?? []).map((path) => ['-plugin', `file=${escape(path)}`]),
     ['-cpu', cpu(vm)],
     ['-smp', option(`cpus=${vm.vcpus}`, 'sockets=1', `cores=${vm.vcpus}`, 'threads=1')],
     ['-m', `size=${vm.memoryMiB}M`],

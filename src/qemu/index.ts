@@ -2,6 +2,7 @@
 export * from './command-line.js';
 export * from './errors.js';
 export * from './nested.js';
+export * from './plugins.js';
 export * from './probe.js';
 export * from './process.js';
 export * from './qmp.js';

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DEFAULT_CPU, DEFAULT_MACHINE } from './command-line.js';
 import { QemuError } from './errors.js';
+import { coloPlugins } from './plugins.js';
 import { QemuProcess } from './process.js';
 import type { QemuRuntime } from './runtime.js';
 
@@ -68,6 +69,7 @@ async function start(runtime: QemuRuntime, accel: 'kvm' | 'tcg', folder: string,
     args: [
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-machine', `${DEFAULT_MACHINE},usb=off,vmport=off`],
       ...['-accel', accel === 'tcg' ? 'tcg,thread=multi' : 'kvm', '-cpu', DEFAULT_CPU, '-m', `size=${memoryMiB}M`],
+      ...coloPlugins(accel).flatMap((path) => ['-plugin', `file=${path}`]),
       ...['-chardev', `socket,id=qmp,path=${qmpSocket},server=on,wait=off`, '-qmp', 'chardev:qmp'],
       ...(side === 'secondary' ? ['-incoming', 'defer'] : []),
     ],

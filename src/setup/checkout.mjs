@@ -9,6 +9,8 @@ import { findClang, installedVersions, nodeHeaders } from './packages.mjs';
 /** @typedef {import('./steps.mjs').Step} Step */
 
 const ADDONS = ['addon/libbpf-napi', 'addon/tap-hold', 'addon/sd-notify', 'addon/thread-sched'];
+/** Compiled likewise, but for QEMU: there is no TypeScript in it. */
+const QEMU_PLUGIN = 'addon/qemu-retranslate';
 const PACKAGES = [...ADDONS, 'src/bpf-ts-loader'];
 const SKELETONS = 'src/dataplane/skel';
 const KERNEL_BTF = '/sys/kernel/btf/vmlinux';
@@ -18,7 +20,7 @@ const KERNEL_BTF = '/sys/kernel/btf/vmlinux';
  * @returns {Step[]}
  */
 export function checkoutSteps(root) {
-  return [npmPackages(root), ...ADDONS.map((addon) => nativeAddon(root, addon)), typescriptPackages(root), bpfObjects(root), typescript(root)];
+  return [npmPackages(root), ...[...ADDONS, QEMU_PLUGIN].map((addon) => nativeAddon(root, addon)), typescriptPackages(root), bpfObjects(root), typescript(root)];
 }
 
 /** @param {string} root @returns {Step} */

@@ -92,7 +92,7 @@ test('once the writes have committed, the service answers early again', async ()
 test('the host dies: connections old and new survive, no write is lost, no read goes back', async () => {
   await lab.down();
   const round = await runDemoRound({
-    labName: lab.name, vcpus: 1, preRelease: true, writers: 4, readers: 3, redisReaders: 2, newcomers: 2,
+    labName: lab.name, vcpus: 1, preRelease: true, secondary: 'paused', writers: 4, readers: 3, redisReaders: 2, newcomers: 2,
     loadSeconds: 1.5, jitterSeconds: 1, random: seededRandom(7), keep: false, signal: new AbortController().signal, onProgress: () => {},
   });
   assert.equal(round.connections.broken, []);

@@ -115,7 +115,7 @@ export class InputReplication {
     const read = this.#rules.forgetAtResume ? this.log.newest : mark.readInput;
     this.log.forget(read, Math.max(0, Math.min(inputsInHand, read - this.#settled)));
     this.#settled = read;
-    this.#send({ type: 'log-marked', checkpoint: mark.checkpoint });
+    this.#send({ type: 'log-marked', checkpoint: mark.checkpoint, active: false });
   }
 
   takeOver(): void {

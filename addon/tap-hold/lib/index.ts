@@ -203,7 +203,8 @@ export class TapHold {
   /**
    * Switches the comparison on, with the next {@link commit}, or changes its limits; off with `undefined`.
    * Also packets that have left early and come here to be audited (HOLD_AUDIT) are compared only while it is on.
-   * While it is on, held packets still cause `held` notices: who relies on the comparison may take their time.
+   * While it is on, only packets that are not compared (HOLD_UNCOMPARED, or without room to follow them)
+   * cause `held` notices: what waits too long for a match is reported as `late`.
    */
   setCompare(limits: CompareLimits | undefined): void {
     this.#comparing('compare').setCompare(...(limits === undefined ? [] : nativeLimits(limits)));

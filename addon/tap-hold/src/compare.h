@@ -146,6 +146,8 @@ class Comparator {
   // Reports those that are late, and returns when to look again, 0: no need to.
   uint64_t CheckLate(uint64_t now_ns);
 
+  // There was a commit to start from.
+  bool begun() const { return begun_; }
   const CompareStats& stats() const { return stats_; }
   CompareStats& stats() { return stats_; }
 

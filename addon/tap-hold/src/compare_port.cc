@@ -92,8 +92,10 @@ bool ComparePort::TakeOrders() {
     reported_ = 0;
   }
   bool anew = orders.halt || orders.stop || orders.commit;
+  if (anew) uncompared_ns_ = 0;
+  if (orders.commit) stop_ns_ = orders.stop_ns;
   for (Record* record = anew ? held_->front() : nullptr; record; record = held_->After(record)) {
-    if (!(record->flags & kGone)) comparator_.Primary(record, now_ns);
+    if (!(record->flags & kGone)) Feed(record, now_ns);
   }
   if (orders.commit) comparator_.Resume(now_ns);
   if (orders.suspend_ns) comparator_.Suspend(orders.suspend_ns);
@@ -102,7 +104,14 @@ bool ComparePort::TakeOrders() {
 
 void ComparePort::Primary(Record* record) {
   if (shadow_fd_ < 0) return;
-  if (!TakeOrders()) comparator_.Primary(record, NowNs());
+  if (!TakeOrders()) Feed(record, NowNs());
+}
+
+void ComparePort::Feed(Record* record, uint64_t now_ns) {
+  record->compared.flow = 0;
+  if (!(record->flags & kUncompared)) comparator_.Primary(record, now_ns);
+  bool waits = !record->compared.flow && !(record->flags & kGone) && !record->iseq && record->time_ns > stop_ns_;
+  if (waits) uncompared_ns_ = record->time_ns;
 }
 
 void ComparePort::Audit(Record* record) {

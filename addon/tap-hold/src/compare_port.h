@@ -52,6 +52,10 @@ class ComparePort : private CompareSink {
   void Forget(Record* record) { comparator_.Forget(record); }
   // Carries out orders, reads shadow outputs, and reports.  True if there may be more to read.
   bool Turn();
+  // Packets are compared now.
+  bool comparing() const { return comparator_.begun(); }
+  // When the newest packet was sent that nothing but a commit releases all the same; 0: there is none.
+  uint64_t uncompared_ns() const { return uncompared_ns_; }
   // When it wants its turn without anything having come, 0: it does not.
   uint64_t due_ns() const { return due_ns_; }
   int shadow_fd() const { return shadow_fd_; }
@@ -69,6 +73,7 @@ class ComparePort : private CompareSink {
   void Settled(Record* record) override { release_(record); }
   void Report(const CompareEvent& event) override;
   bool TakeOrders();
+  void Feed(Record* record, uint64_t now_ns);
 
   const int shadow_fd_;
   Queue* const held_;
@@ -82,6 +87,8 @@ class ComparePort : private CompareSink {
 
   Comparator comparator_{this};
   uint64_t due_ns_ = 0;
+  uint64_t uncompared_ns_ = 0;
+  uint64_t stop_ns_ = 0;  // of the last commit
   std::vector<CompareEvent> events_;
   size_t reported_ = 0;  // since the last commit
 };

@@ -32,13 +32,15 @@ struct Record {
   uint16_t vlan_proto;   // big endian, 0: no VLAN tag
   uint16_t vlan_tci;     // big endian
   uint8_t vnet[10];      // virtio-net header of the frame without our tag
-  uint16_t flags;        // of input, enum log_flags; of output, kGone
+  uint16_t flags;        // of input, enum log_flags; of output, those below
   Compared compared;     // of output, while both machines' are compared
   uint8_t* frame() { return reinterpret_cast<uint8_t*>(this + 1); }
 };
 
 // In Record::flags, of output: it has gone, though older ones are still here.
 constexpr uint16_t kGone = 1;
+// Likewise: it is not to be compared.
+constexpr uint16_t kUncompared = 2;
 
 // Not thread safe: it belongs to that thread.
 class Queue {

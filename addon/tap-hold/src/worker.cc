@@ -194,7 +194,7 @@ bool Worker::ReadBatch() {
       }
       stats_.received_packets++;
       stats_.received_bytes += record->frame_bytes;
-      record->flags = 0;
+      record->flags = tag.flags & HOLD_UNCOMPARED ? kUncompared : 0;
       record->compared.flow = 0;
       queue_.Commit(record);
       if (!record->iseq) commit_packets_++;
@@ -333,7 +333,9 @@ void Worker::Publish() {
     return;
   }
   bool over = stats_.held_packets > limits_.packets || stats_.held_bytes > limits_.bytes;
-  bool waits = commit_packets_ || NowNs() >= oldest->time_ns + kPatienceNs;
+  // What is compared is reported by the comparator, if it has to wait for too long.
+  bool for_commit = port_.comparing() ? port_.uncompared_ns() > watermark_ns_.load() : commit_packets_ != 0;
+  bool waits = for_commit || (!port_.comparing() && NowNs() >= oldest->time_ns + kPatienceNs);
   for (Notice notice : {Notice::kHeld, Notice::kLimit}) {
     bool& noticed = noticed_[static_cast<int>(notice)];
     if (noticed || !(notice == Notice::kLimit ? over : waits)) continue;
