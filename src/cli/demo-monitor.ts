@@ -13,13 +13,16 @@ const protectTimeoutMs = 120_000;
 /** In this time every connection must have had a reply, after the last look. */
 const replyMs = 2000;
 
+/** What became of the clients. */
+export interface DemoMonitorOutcome { connections: number; broken: string[]; acknowledged: number; lost: number }
+
 export interface DemoMonitorOptions { labName: string; vcpus: number; signal: AbortSignal; progress: Progress }
 
 /**
  * Makes a lab with clients, opens the monitor, and when that is left, counts what became of the clients.
- * Everything is gone afterwards. @returns whether all connections and writes have survived
+ * Everything is gone afterwards.
  */
-export async function runDemoMonitor({ labName, vcpus, signal, progress }: DemoMonitorOptions): Promise<boolean> {
+export async function runDemoMonitor({ labName, vcpus, signal, progress }: DemoMonitorOptions): Promise<DemoMonitorOutcome> {
   requireTerminal();
   const lab = new Lab(labName);
   let clients: ClientProcess | undefined;
@@ -42,13 +45,26 @@ export async function runDemoMonitor({ labName, vcpus, signal, progress }: DemoM
     const leftNs = process.hrtime.bigint();
     await sleep(replyMs, undefined, { signal });
     const { reports, acknowledged, lost } = await clients.stop(leftNs);
-    const broken = reports.filter(({ broken }) => broken !== undefined);
-    progress.done(`${connections - broken.length} of ${connections} connections survived, ${lost} of ${acknowledged} writes lost`);
-    return broken.length === 0 && lost === 0 && acknowledged > 0;
+    progress.done(`${acknowledged}`);
+    return { connections, broken: reports.flatMap(({ name, broken }) => broken === undefined ? [] : [`${name}: ${broken}`]), acknowledged, lost };
   } finally {
     clients?.kill();
     progress.start('clean up');
     const { processes } = await lab.down();
     progress.done(`${processes} processes ended`);
   }
+}
+
+export function isUnharmed({ broken, acknowledged, lost }: DemoMonitorOutcome): boolean {
+  return broken.length === 0 && lost === 0 && acknowledged > 0;
+}
+
+export function outcomeText(outcome: DemoMonitorOutcome): string {
+  const { connections, broken, acknowledged, lost } = outcome;
+  return [
+    '', isUnharmed(outcome) ? 'Nobody was cut off, nothing acknowledged was lost.' : 'FAILED: something was lost.',
+    `  connections  ${connections - broken.length} of ${connections} open TCP connections survived`,
+    `  writes       ${lost} of ${acknowledged} acknowledged writes were lost (each was read back)`,
+    ...broken.map((each) => `  broken       ${each}`), '',
+  ].join('\n');
 }

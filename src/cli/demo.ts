@@ -43,10 +43,11 @@ async function run(options: Options): Promise<void> {
     const leftover = new Lab(options.name);
     if (process.geteuid?.() === 0 && await leftover.exists()) await leftover.down();
     if (options.monitor) {
-      const { runDemoMonitor } = await import('./demo-monitor.js');
+      const { isUnharmed, outcomeText, runDemoMonitor } = await import('./demo-monitor.js');
       progress.title('A virtual machine, two hosts, and you');
-      const survived = await runDemoMonitor({ labName: options.name, vcpus: options.vcpus, signal: interrupt.signal, progress });
-      process.exitCode = survived ? 0 : 1;
+      const outcome = await runDemoMonitor({ labName: options.name, vcpus: options.vcpus, signal: interrupt.signal, progress });
+      process.stdout.write(outcomeText(outcome));
+      process.exitCode = isUnharmed(outcome) ? 0 : 1;
       return;
     }
     for (let i = 1; i <= options.rounds; i++) {
