@@ -10,6 +10,8 @@ import type { Progress } from './progress.js';
 /** Few enough that a small machine has time for the picture, too. */
 const load = { writers: 4, readers: 2, redisReaders: 2, newcomers: 1 };
 const protectTimeoutMs = 120_000;
+/** The VM is to move when it is told to, also where the machine is busy and heartbeats are late. */
+const patient = { intervalMs: 100, missed: 10 };
 /** In this time every connection must have had a reply, after the last look. */
 const replyMs = 2000;
 
@@ -28,7 +30,7 @@ export async function runDemoMonitor({ labName, vcpus, signal, progress }: DemoM
   let clients: ClientProcess | undefined;
   try {
     progress.start('two hosts, a client, two networks; both agents');
-    await lab.up({ preRelease: true, vcpus, signal });
+    await lab.up({ preRelease: true, vcpus, signal, overrides: { a: { heartbeat: patient }, b: { heartbeat: patient } } });
     progress.start('boot the guest and copy it to host b');
     await lab.waitFor('a', 'protected', (status) => status.protected, protectTimeoutMs, signal);
     await lab.waitForGuest(protectTimeoutMs, signal);
