@@ -608,6 +608,7 @@ export class Agent {
     if (!service) throw new ControlError('NO_SERVICE', `No service is declared at port ${port} (services, in the agent's configuration).`);
     if (on && service.protocol === 'never') throw new ControlError('NO_SERVICE', `The service at port ${port} is declared as "never": its requests are not followed, so nothing of it can leave early.`);
     this.#gate.setPreRelease(port, on);
+    if (on) this.#compare.forgive(port);
     this.#note(on ? 'info' : 'warn', 'PRE_RELEASE', `An operator has switched the pre-release of port ${port} ${on ? 'on' : 'off'}.`);
     return this.status();
   }

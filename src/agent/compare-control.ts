@@ -28,12 +28,16 @@ export interface CompareStatus {
   caught: number[];
 }
 
+/** What there may be to tell a person. */
+export type CompareCode =
+  | 'COMPARING' | 'COMMITTING' | 'SERVICE_COMPARED' | 'SERVICE_UNCOMPARED' | 'DIVERGENCE' | 'AUDIT_MISMATCH' | 'PRERELEASE_OFF';
+
 export interface CompareControlEvents {
   /** Whether the secondary's VM is to run, and what it is to send. */
   onWish: (active: boolean, forward: Forwarding) => void;
   /** A finding asks for a checkpoint now, or a decision that one makes effective. */
   onCheckpoint: () => void;
-  onNote: (level: 'info' | 'warn' | 'error', code: string, text: string) => void;
+  onNote: (level: 'info' | 'warn' | 'error', code: CompareCode, text: string) => void;
 }
 
 const tickMs = 250;
@@ -193,7 +197,7 @@ function less(now: Released, before: Released): Released {
 }
 
 /** A finding in words: where, and how much, but never what. */
-function tell({ finding, difference, flow, seq, offset, ageNs, primary, shadow }: CompareEvent): [code: string, text: string] {
+function tell({ finding, difference, flow, seq, offset, ageNs, primary, shadow }: CompareEvent): [code: CompareCode, text: string] {
   const { guest, guestPort, client, clientPort, protocol } = flow;
   const where = `${guest} port ${guestPort} to ${client} port ${clientPort}, protocol ${protocol}, sequence ${seq}, byte ${offset}`;
   const what = `${primary.bytes} bytes (${primary.digest}) here, ${shadow.bytes} bytes (${shadow.digest}) there, ${(ageNs / nsPerMs).toFixed(1)} ms old`;

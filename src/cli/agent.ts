@@ -40,7 +40,9 @@ Example of a configuration file (the primary; its peer has role, host, listen an
     maxHeldBytes: 16777216
     holdMemoryBytes: 268435456
   metrics: { listen: 127.0.0.1:9749 }  # for Prometheus; without it there is no such port
-  secondary: paused                # or active
+  mode: commit                     # or compare: output also leaves once both VMs have said it; or auto
+  compare: { auditPercent: 1, auditMismatches: 3, latestMs: 200 }
+  secondary: paused                # or active: always, not only while the primary compares
   activeVcpus: auto                # vCPUs that run while this host is the secondary: auto, or 0 to 64
 
 Examples:
