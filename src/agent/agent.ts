@@ -16,7 +16,7 @@ import {
 } from '../protocol/pair.js';
 import { isLogMessage, isVcpuMessage, type PeerMessage } from '../protocol/messages.js';
 import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRuntime } from '../qemu/index.js';
-import { ConfigError, describeVm, replicatesInputs, type AgentConfig } from './config.js';
+import { activeVcpusOf, ConfigError, describeVm, replicatesInputs, type AgentConfig } from './config.js';
 import { ControlError, ControlServer, isListening, type ControlRequest } from './control.js';
 import { Session } from './session.js';
 import { readSecret } from './secret.js';
@@ -185,7 +185,7 @@ export class Agent {
     this.#metrics = new AgentMetrics({ status: () => this.status(), holdTimes: () => gate.holdTimes() }, { vm: config.vm.name, host: config.host });
     this.#watchers.add(this.#metrics.onNews);
     this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
-    this.#vcpus = new Vcpus(config.vm.vcpus, config.activeVcpus, this.#vcpusHost());
+    this.#vcpus = new Vcpus(config.vm.vcpus, activeVcpusOf(config), this.#vcpusHost());
     this.#session = new Session(config, config.vm.name, secret, {
       onUp: () => this.#dispatch({ type: 'peer-up' }),
       onMessage: (message) => this.#onMessage(message),
@@ -347,7 +347,7 @@ export class Agent {
       },
       send: (load) => this.#session.send(load),
       setActive: (on) => {
-        this.#dispatch({ type: 'secondary-active', on: on || this.#config.secondary === 'active' });
+        this.#dispatch({ type: 'secondary-active', on });
         this.#session.send({ type: 'request-checkpoint' }); // it counts from the next commit on
       },
       onDecision: ({ to, active, reason, inputs }) => {

@@ -136,13 +136,18 @@ export const configSchema = z.strictObject({
   }).prefault({}),
   /** `paused`: the secondary VM only loads checkpoints, unless the primary compares. `active`: it always runs between them. */
   secondary: z.enum(['paused', 'active']).default('paused'),
-  /** While this host is the secondary: how many vCPUs run. 0 pauses it after every commit; `auto` decides by the load. */
+  /** While this host is the secondary: how many vCPUs run. 0 pauses it after every commit; `auto` decides by the load, or runs all of a secondary that is `active`. */
   activeVcpus: z.union([z.literal('auto'), whole(0, 64)], 'must be "auto" or a whole number from 0 to 64').default('auto'),
 });
 
 /** Whether inputs are mirrored to the other host: for pre-release, comparing, and an active secondary. */
 export function replicatesInputs({ services, mode, secondary }: AgentConfig): boolean {
   return services.length > 0 || mode !== 'commit' || secondary === 'active';
+}
+
+/** How many vCPUs run while this host is the secondary: all of one that is always active, unless a number says otherwise. */
+export function activeVcpusOf({ secondary, activeVcpus, vm }: AgentConfig): 'auto' | number {
+  return activeVcpus === 'auto' && secondary === 'active' ? vm.vcpus : activeVcpus;
 }
 
 export type AgentConfig = z.infer<typeof configSchema>;

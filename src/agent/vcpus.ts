@@ -231,12 +231,9 @@ export class Vcpus {
   #decide(reading: VcpuReading | undefined): void {
     const atMs = monotonicMs();
     const config = { vcpus: this.#count, cpus: this.#placement.cpus(this.#threads).length || availableParallelism() };
-    if (!this.#policy) {
-      this.#policy = initialPolicy(config);
-      this.#demand = undefined;
-      this.#host.setActive(false);
-    }
-    const { state, decision } = decide(this.#policy, {
+    const before = this.#policy;
+    if (!before) this.#demand = undefined;
+    const { state, decision } = decide(before ?? initialPolicy(config), {
       atMs,
       comparing: this.#wished,
       demand: this.#demand && atMs - this.#demand.atMs < staleMs ? this.#demand.demand : undefined,
@@ -244,11 +241,11 @@ export class Vcpus {
       override: this.#mode === 'auto' ? undefined : this.#mode,
     }, config);
     this.#policy = state;
+    if (!before || (before.k > 0) !== (state.k > 0)) this.#host.setActive(state.k > 0);
     if (!decision) return;
     this.#decisions.push(decision);
     if (this.#decisions.length > keptDecisions) this.#decisions.shift();
     this.#place();
-    if ((decision.from > 0) !== (decision.to > 0)) this.#host.setActive(decision.to > 0);
     this.#host.onDecision(decision);
   }
 

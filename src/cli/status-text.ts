@@ -23,7 +23,7 @@ export function statusText(status: AgentStatus): string {
     rows.push(['input log', `${log.loggedPackets} packets, ${bytes(log.loggedBytes)}${log.gaps > 0 ? `, ${log.gaps} gaps so far` : ''}`]);
   }
   const { vcpus } = status;
-  if (vcpus.active) rows.push(['vCPUs', `${vcpus.active.length} of ${vcpus.of} active, ${vcpus.mode === 'auto' ? 'by the load' : 'as set'}: ${vcpus.reason}`]);
+  if (vcpus.active) rows.push(['vCPUs', `${vcpus.active.length} of ${vcpus.of} active: ${vcpus.reason}`]);
   if (status.refusedConnections > 0) rows.push(['refused', `${status.refusedConnections} connections to the peer port`]);
   return rows.map(([name, text]) => `${name.padEnd(11)} ${text}`).join('\n');
 }

@@ -80,13 +80,16 @@ export async function run(jsonPath: string | undefined, { rounds, seconds }: Vcp
       // Each comes first in turn.
       const turn = round % subjects.length;
       for (const subject of [...subjects.slice(turn), ...subjects.slice(0, turn)]) {
+        const onFailure = ({ message }: Error): void => {
+          interruption.signal.throwIfAborted();
+          failures.push(`${nameOf(subject)}: ${message}`);
+          progress.done(`FAILED: ${message.split('\n', 1)[0]}`);
+        };
         try {
           await lab.down();
-          seen.get(nameOf(subject))!.push(await measure(lab, subject.mode, subject.vcpus, seconds, progress, interruption.signal));
+          seen.get(nameOf(subject))!.push(await measure(lab, subject.mode, subject.vcpus, seconds, progress, interruption.signal, onFailure));
         } catch (error) {
-          interruption.signal.throwIfAborted();
-          failures.push(`${nameOf(subject)}: ${(error as Error).message}`);
-          progress.done(`FAILED: ${(error as Error).message.split('\n', 1)[0]}`);
+          onFailure(error as Error);
         }
       }
     }
@@ -110,7 +113,7 @@ function nameOf({ mode, vcpus }: { mode: Mode; vcpus: number }): string {
 }
 
 /** One mode with all loads, from an empty machine on. */
-async function measure(lab: Lab, mode: Mode, vcpus: number, seconds: number, progress: Progress, signal: AbortSignal): Promise<Measured> {
+async function measure(lab: Lab, mode: Mode, vcpus: number, seconds: number, progress: Progress, signal: AbortSignal, onFailure: (error: Error) => void): Promise<Measured> {
   const name = nameOf({ mode, vcpus });
   progress.start(`${name}: boot the guest`);
   const cpus = cpusOfHosts();
@@ -151,8 +154,12 @@ async function measure(lab: Lab, mode: Mode, vcpus: number, seconds: number, pro
     }
     if (mode !== 'noVm') {
       progress.start(`${name}: takeover`);
-      measured.takeoverMs = await takeover(lab, cpus.a);
-      progress.done(`first reply after ${measured.takeoverMs} ms`);
+      try {
+        measured.takeoverMs = await takeover(lab, cpus.a);
+        progress.done(`first reply after ${measured.takeoverMs} ms`);
+      } catch (error) {
+        onFailure(error as Error); // the loads have been measured all the same
+      }
     }
     return measured;
   } finally {
