@@ -116,7 +116,7 @@ export class Performer {
       case 'reprotect': {
         const host = await this.#stage.hostOf('primary');
         await this.#stage.call(host, 'reprotect');
-        await this.#stage.until('The pair is protected again', reprotectTimeoutMs, () => this.#stage.isProtected());
+        await this.#stage.until('The pair was not protected again', reprotectTimeoutMs, () => this.#stage.isProtected());
         return `host ${host} has a secondary`;
       }
     }
@@ -138,17 +138,17 @@ export class Performer {
     if ('metric' in wait) {
       const host = await this.#stage.hostOf(wait.host);
       let value: number | undefined;
-      await this.#stage.until(`${wait.metric} of ${host} ${boundsText(wait)}`, wait.within, async () => isWithin(value = await this.#stage.metric(host, wait.metric), wait))
+      await this.#stage.until(`${wait.metric} of ${host} was not ${boundsText(wait)}`, wait.within, async () => isWithin(value = await this.#stage.metric(host, wait.metric), wait))
         .catch((error: unknown) => { throw error instanceof StepError ? new StepError(`${error.message} It is ${value ?? 'not known'}.`) : error; });
       return `${value}`;
     }
     const { state, within, host } = wait;
     if (host === undefined) {
-      await this.#stage.until('The pair is protected', within, () => this.#stage.isProtected());
+      await this.#stage.until('The pair was not protected', within, () => this.#stage.isProtected());
       return '';
     }
     let found: HostName | undefined;
-    await this.#stage.until(`Host ${host} is ${state}`, within, async () => {
+    await this.#stage.until(`Host ${host} was not ${state}`, within, async () => {
       found = await this.#stage.hostOf(host).catch(() => undefined); // its part may not be decided yet
       const status = found && await this.#stage.status(found);
       if (!status) return false;

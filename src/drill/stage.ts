@@ -133,12 +133,12 @@ export class Stage {
     return word === 'primary' ? primary : other(primary);
   }
 
-  /** Waits until `reached` says so. @throws StepError after `withinMs`, times the lab's slowdown, with what the hosts said last */
+  /** Waits until `reached` says so. `what` begins the error's sentence. @throws StepError after `withinMs`, times the lab's slowdown, with what the hosts said last */
   async until(what: string, withinMs: number, reached: () => Promise<boolean>): Promise<void> {
     const limitMs = withinMs * slowdown();
     const deadlineMs = performance.now() + limitMs;
     while (!await reached()) {
-      if (performance.now() > deadlineMs) throw new StepError(`${what} was not so within ${limitMs / 1000} s: ${await this.inWords()}.`);
+      if (performance.now() > deadlineMs) throw new StepError(`${what} within ${limitMs / 1000} s: ${await this.inWords()}.`);
       await sleep(pollMs, undefined, { signal: this.#signal });
     }
   }
@@ -168,7 +168,7 @@ export class Stage {
   async #untilReady(): Promise<void> {
     // An agent of ours may still be starting; one of a pair that runs already answers, or is not there.
     if (!this.#lab) for (const host of this.#sockets.keys()) await this.call(host, 'status');
-    await this.until('The pair is protected', setUpTimeoutMs, () => this.isProtected());
+    await this.until('The pair was not protected', setUpTimeoutMs, () => this.isProtected());
   }
 
   // ---- clients -----------------------------------------------------------------
