@@ -55,6 +55,7 @@ export class AgentMetrics {
     this.#observeServices();
     this.#observeInputLog();
     this.#observeVcpus();
+    this.#observeCompare();
     // How late the event loop is, above all: heartbeats wait for it.
     collectDefaultMetrics({ register: this.#registry });
   }
@@ -160,6 +161,15 @@ export class AgentMetrics {
       this.#gauge(`colopp_vcpu_${kind}_ratio`, `Share of the last second in which the thread of this vCPU ${what}.`, ({ vcpus }) =>
         vcpus.load.map((load) => ({ value: load[kind], labels: { vcpu: load.vcpu } })), ['vcpu']);
     }
+  }
+
+  #observeCompare(): void {
+    this.#gauge('colopp_comparing', '1 while output is compared with what the other VM says.', ({ compare }) => [flag(compare.comparing)]);
+    this.#counter('colopp_divergences_total', 'Times the two VMs said different things, which a checkpoint made up for.', ({ compare }) => [{ value: compare.divergences }]);
+    this.#counter('colopp_late_comparisons_total', 'Times the other VM was later than output could wait.', ({ compare }) => [{ value: compare.late }]);
+    this.#counter('colopp_audit_mismatches_total', 'Audited replies that had left early, and that the other VM would not have given.', ({ compare }) => [{ value: compare.auditMismatches }]);
+    this.#gauge('colopp_service_caught', '1 for a service whose replies leave early no more, because audits failed.', ({ compare, output }) =>
+      output.services.map(({ port, protocol }) => flag(compare.caught.includes(port), { port: String(port), protocol })), ['port', 'protocol']);
   }
 
   #gauge(name: string, help: string, read: (status: AgentStatus) => Sample[], labelNames: string[] = []): void {

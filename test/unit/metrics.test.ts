@@ -16,7 +16,7 @@ const none: HoldTimes = { packets: [...holdBoundsNs, 0].map(() => 0), totalNs: 0
 
 function agentStatus(parts: Record<string, unknown> = {}): AgentStatus {
   const whole = tuiStatus({
-    leaseMs: 300, paused: false, witness: { address: '10.0.0.9:7751', reachable: true }, vcpus: { mode: 'auto', of: 2, active: [1], reason: '', load: [{ vcpu: 0, run: 0.5, wait: 0.25 }] },
+    leaseMs: 300, paused: false, compare: { comparing: true, divergences: 4, late: 5, auditMismatches: 3, caught: [6379] }, witness: { address: '10.0.0.9:7751', reachable: true }, vcpus: { mode: 'auto', of: 2, active: [1], reason: '', load: [{ vcpu: 0, run: 0.5, wait: 0.25 }] },
     checkpoints: { sentBytes: 5000, receivedBytes: 40 },
     output: {
       earlyPackets: 70, inputSeq: 100, loggedSeq: 97, releasedBy: { commit: 3, logged: 2, match: 1, end: 0 },
@@ -80,6 +80,14 @@ test('services: what left early, and which rule held the rest', async () => {
   assert.equal(await samples(metrics, 'colopp_service_early_packets_total'), { [`${of},kind="reply"`]: 60, [`${of},kind="control"`]: 10 });
   assert.is((await samples(metrics, 'colopp_service_held_packets_total'))[`${of},rule="doubt"`], 3);
   assert.equal(await samples(metrics, 'colopp_unlogged_inputs'), { '': 3 });
+});
+
+test('comparing, and a service that was caught', async () => {
+  const metrics = metricsOf();
+  assert.equal(await samples(metrics, 'colopp_comparing'), { '': 1 });
+  assert.equal(await samples(metrics, 'colopp_divergences_total'), { '': 4 });
+  assert.equal(await samples(metrics, 'colopp_audit_mismatches_total'), { '': 3 });
+  assert.equal(await samples(metrics, 'colopp_service_caught'), { 'port="6379",protocol="resp"': 1 });
 });
 
 test('active vCPUs, and what each does', async () => {
