@@ -26,6 +26,7 @@ const witnessPort = 7750;
 /** As the agent has it by itself. */
 const heartbeatMs = 100;
 const checkpointTimeoutMs = 10_000;
+const syncTimeoutMs = 120_000;
 const startLimitMs = 30_000;
 /** On each host's loopback. */
 const metricsPort = 9749;
@@ -242,7 +243,7 @@ export class Lab {
       ...(options.witness ? { witness: { address: `${addresses.witness}:${witnessPort}`, secretFile: join(this.dir, 'secret') } } : {}),
       metrics: { listen: `127.0.0.1:${metricsPort}` },
       heartbeat: { intervalMs: Math.round(heartbeatMs * slowdown()) },
-      checkpoint: { timeoutMs: Math.round(checkpointTimeoutMs * slowdown()) },
+      checkpoint: { timeoutMs: Math.round(checkpointTimeoutMs * slowdown()), syncTimeoutMs: Math.round(syncTimeoutMs * slowdown()) },
       ...(options.preRelease ? { services: [{ port: guest.ports.redis, protocol: 'resp' }, { port: guest.ports.http, protocol: 'http' }] } : {}),
       ...(options.secondary === 'active' ? { secondary: 'active', mode: 'compare' } : {}),
       ...options.overrides?.[host],

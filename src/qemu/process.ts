@@ -37,7 +37,7 @@ export interface StartOptions extends QemuFiles {
 
 export interface AdoptOptions extends QemuFiles, QmpConnectOptions {}
 
-const DEFAULT_START_TIMEOUT_MS = 20_000;
+const DEFAULT_START_TIMEOUT_MS = 60_000;
 const CONNECT_RETRY_MS = 10;
 const EXIT_POLL_MS = 20;
 /** How long a killed process may take to be gone. */
