@@ -12,6 +12,7 @@ const windowFrames = 32;
 const untrackedUs = 5 * ms;
 const certainFactor = 5;
 const allFactor = 10;
+const longestStepUs = 10 * ms;
 const limits = { totalUs: 3000 * ms, retryUs: 20 * ms, barrierUs: 50 * ms, tries: 100 };
 
 export interface ReplayTarget {
@@ -54,7 +55,9 @@ export class Replayer {
   readonly #rules: LogRules;
   readonly #flows = new Map<number, Flow>();
   readonly #items: Item[] = [];
-  #begunUs = 0;
+  /** The time as it counts: without that in which this host stood still. */
+  #awakeUs = 0;
+  #seenUs = 0;
   #firstWrite = Infinity;
   #writesMayGo = true;
 
@@ -66,7 +69,7 @@ export class Replayer {
 
   /** @param committed the guest has probably read these before its checkpoint */
   begin(log: readonly Entry[], committed: number): void {
-    this.#begunUs = this.#world.nowUs;
+    this.#seenUs = this.#world.nowUs;
     const sorted = [...log].sort((a, b) => a.iseq - b.iseq);
     for (const entry of withoutHarmful(sorted, committed)) {
       this.#add(entry.segment, entry.iseq, entry.write, false);
@@ -85,7 +88,9 @@ export class Replayer {
 
   /** @returns whether nothing is left */
   step(): boolean {
-    const forUs = this.#world.nowUs - this.#begunUs;
+    this.#awakeUs += this.#rules.wallClock ? this.#world.nowUs - this.#seenUs : Math.min(this.#world.nowUs - this.#seenUs, longestStepUs);
+    this.#seenUs = this.#world.nowUs;
+    const forUs = this.#awakeUs;
     if (forUs >= limits.totalUs || this.#rules.unpaced) {
       this.#flush();
       return true;
@@ -121,7 +126,7 @@ export class Replayer {
   }
 
   #progress(flow: Flow): void {
-    const { nowUs } = this.#world;
+    const nowUs = this.#awakeUs;
     const seen = flow.tracked ? this.#target.look(flow.conn) : undefined;
     const waiting = flow.next > flow.done;
     if (!seen && waiting && nowUs - flow.sentUs >= untrackedUs) flow.tracked = false;
@@ -161,7 +166,7 @@ export class Replayer {
   }
 
   #send(flow: Flow, item: Item, seen: Readonly<ShadowFlow> | undefined): void {
-    const { nowUs } = this.#world;
+    const nowUs = this.#awakeUs;
     this.#target.inject(item.segment);
     item.sent = true;
     flow.sentUs = nowUs;
@@ -196,7 +201,7 @@ export class Replayer {
     const unsent = flow.items[flow.fresh];
     if (unsent && !unsent.live && unsent.iseq < this.#firstWrite) return false;
     if (flow.asks === 0) return true;
-    const waitedUs = this.#world.nowUs - flow.askedUs;
+    const waitedUs = this.#awakeUs - flow.askedUs;
     if (!flow.tracked) return waitedUs >= limits.barrierUs;
     const seen = this.#target.look(flow.conn);
     if (!seen || seen.ended) return true;

@@ -15,6 +15,8 @@ constexpr uint64_t kUntrackedNs = 5'000'000;
 constexpr uint64_t kCertainFactor = 5;
 // But not for ever: the guest may have lost the way to some client.
 constexpr uint64_t kAllFactor = 10;
+// There is a step every millisecond or so.
+constexpr uint64_t kLongestStepNs = 10'000'000;
 
 // Sequence numbers wrap.
 bool Before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
@@ -36,6 +38,7 @@ bool Replayer::KeyEqual::operator()(const shadow_key& a, const shadow_key& b) co
 
 void Replayer::Begin(std::vector<Record*> log, uint64_t committed, bool active, uint64_t now_ns) {
   active_ = active;
+  seen_ns_ = awake_ns_ = now_ns;
   begun_ns_ = barrier_ns_ = now_ns;
   // Packets overtake each other on their way here.
   std::stable_sort(log.begin(), log.end(),
@@ -49,12 +52,21 @@ void Replayer::Begin(std::vector<Record*> log, uint64_t committed, bool active, 
   stats_.flows = flows_.size();
 }
 
+// A host that stood still has waited for nobody: its guest stood still, too.
+uint64_t Replayer::Awake(uint64_t now_ns) {
+  awake_ns_ += std::min(now_ns - seen_ns_, kLongestStepNs);
+  seen_ns_ = now_ns;
+  return awake_ns_;
+}
+
 void Replayer::Extend(Record* record, uint64_t now_ns) {
+  now_ns = Awake(now_ns);
   stats_.logged_frames++;
   AddLogged(record, now_ns);
 }
 
 void Replayer::Finish(ReplayLimits limits, uint64_t now_ns) {
+  now_ns = Awake(now_ns);
   limits_ = limits;
   active_ = false;
   writes_may_go_ = quiet();
@@ -159,6 +171,7 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
 }
 
 bool Replayer::Step(uint64_t now_ns) {
+  now_ns = Awake(now_ns);
   stats_.duration_ns = now_ns - begun_ns_;
   if (!active_ && stats_.duration_ns >= limits_.total_ns) {
     Flush();

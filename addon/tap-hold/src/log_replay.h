@@ -127,6 +127,7 @@ class Replayer {
     bool operator()(const shadow_key& a, const shadow_key& b) const;
   };
 
+  uint64_t Awake(uint64_t now_ns);
   void DropHarmful(std::vector<Record*>* log);
   void AddLogged(Record* record, uint64_t now_ns);
   Flow* FlowOf(const Frame& frame);
@@ -146,6 +147,8 @@ class Replayer {
   ReplayLimits limits_;
   ReplayStats stats_;
   bool active_ = false;
+  uint64_t seen_ns_ = 0;   // the newest time that was told
+  uint64_t awake_ns_ = 0;  // as all others below: without the time in which nothing was told
   uint64_t begun_ns_ = 0;
   uint64_t barrier_ns_ = 0;  // since when the first write has been waiting, or may be
   uint64_t committed_ = 0;

@@ -316,6 +316,26 @@ void LiveRequestsWaitForReplies() {
   }
 }
 
+// The host stands still as the replay begins, and with it the guest: what it has
+// still to say is waited for all the same.
+void StandingStillIsNoPatience() {
+  Guest guest(1);
+  Log log;
+  guest.delay_ns = 5 * kMs;
+  Replayer replayer(&guest, kLimits);
+  replayer.Begin({log.Add(1, {3, kTcpAck, kIsn, 10, false}), log.Add(2, {6, kTcpAck, kIsn, 10, true})}, 0, false, 0);
+  replayer.Step(0);
+  constexpr uint64_t kStillNs = 900 * kMs;
+  for (;; guest.now_ns += kMs) {
+    guest.Tick();
+    if (replayer.Step(guest.now_ns + kStillNs)) break;
+    CHECK(guest.now_ns < kLimits.total_ns);
+  }
+  uint64_t write_ns = 0;
+  for (const auto& done : guest.executed) if (done.write) write_ns = done.at_ns;
+  CHECK(guest.replied_ns[3] && write_ns >= guest.replied_ns[3]);
+}
+
 void DeafGuests() {
   // One connection of a guest that does not answer holds up nobody else.
   Guest guest(2);
@@ -506,6 +526,7 @@ int main() {
   WritesWaitForReplies();
   WritesWaitForWhatClientsHave();
   LiveRequestsWaitForReplies();
+  StandingStillIsNoPatience();
   WritesOfTheCheckpointDoNotCount();
   DeafGuests();
   WhatACommitCovers();
