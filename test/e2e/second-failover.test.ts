@@ -85,14 +85,18 @@ test.after(async () => {
 
 test('a connection without a checkpoint behind it lives through two takeovers, and others beside it', async () => {
   await until('nothing is held', async () => (await lab.status('a')).output.heldPackets === 0, 20_000);
-  const { commits } = (await lab.status('a')).checkpoints;
-  const first = await Connection.open();
-  for (let i = 0; i < 5; i++) assert.is(await first.get('none'), '$-1\r\n');
-  assert.is((await lab.status('a')).checkpoints.commits, commits, 'no checkpoint has it');
+  // On a busy machine the log may lag, and want a checkpoint: then the next one is tried.
+  let first!: Connection;
+  await until('no checkpoint has a connection', async () => {
+    const { commits } = (await lab.status('a')).checkpoints;
+    first = await Connection.open();
+    for (let i = 0; i < 5; i++) assert.is(await first.get('none'), '$-1\r\n');
+    return (await lab.status('a')).checkpoints.commits === commits;
+  }, 60_000);
 
   await fail('a');
   assert.is(await first.get('none'), '$-1\r\n');
-  await until('its numbers are translated', async () => await learned('b') === 1);
+  await until('its numbers are translated', async () => await learned('b') >= 1);
   const second = await Connection.open();
   assert.is(await second.get('none'), '$-1\r\n');
   await comeBack('a');
