@@ -41,6 +41,7 @@ test('the active get the CPU: parked threads run when nobody else does', async (
     const spinners = vm.threads.slice(0, 3);
     for (const { tid } of spinners) setScheduling(tid, { cpus: [cpus[0]!] }); // all they may use
     tracer.follow(vm.pid, spinners);
+    await sleep(100); // until each of them has been seen: parked, it may take long
     placement.place(spinners, [1]);
     await sleep(100);
     const before = tracer.read();
