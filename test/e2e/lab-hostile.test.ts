@@ -79,9 +79,9 @@ const agentLog = (): string => readFileSync(lab.log('a', 'agent'), 'utf8');
 
 test('a peer of another version is refused, and the log says which', async () => {
   const { refusedConnections } = await lab.status('a');
-  assert.match(await attack('version') as string, /^434c5001/, 'it hears our magic and version, to know why');
+  assert.match(await attack('version') as string, /^434c5002/, 'it hears our magic and version, to know why');
   assert.is((await lab.status('a')).refusedConnections, refusedConnections + 1);
-  assert.match(agentLog(), /refused the connection from 10\.78\.0\.2:\d+: it speaks version 99 of the peer protocol and this host version 1; install the same colopp on both hosts/);
+  assert.match(agentLog(), /refused the connection from 10\.78\.0\.2:\d+: it speaks version 99 of the peer protocol and this host version 2; install the same colopp on both hosts/);
   await assertUntouched();
 });
 
