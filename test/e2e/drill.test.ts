@@ -77,7 +77,7 @@ test('a pair that runs already is drilled, and goes on', async () => {
   - waitUntil: { host: primary, metric: checkpoints.commits, atLeast: 3, within: 10s }
   - failover
   - waitUntil: { state: protected, within: 60s }
-  - sleep: 1s # the first checkpoints after a copy: see README, Limits
+  - sleep: 200ms
   - failover: { askedAt: secondary }
   - waitUntil: { host: primary, state: active, within: 20s }
   - reprotect
