@@ -1,7 +1,8 @@
 /** The cables of a lab: what drills do to them, and who is heard on them. Real frames between real namespaces. */
-import { fork, type ChildProcess } from 'node:child_process';
+import { execFile, fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ipBatch } from '../../src/dataplane/ip.js';
@@ -11,6 +12,7 @@ import { addresses, type HostName } from '../../src/lab/topology.js';
 import { FrameType } from '../../src/peer/frame.js';
 import type { Arrival, EndOrder } from './cable-end.js';
 
+const run = promisify(execFile);
 const guestMac = '52:54:00:00:00:07';
 const port = 9000;
 const mirrorPort = 7750;
@@ -131,6 +133,8 @@ test('the next frame of one type arrives as garbage, and no other', async () => 
 test('who speaks with the voice of the guest, when, and how often the speaker changes', async () => {
   const speakers = { a: '10.77.0.21', b: '10.77.0.22' };
   for (const name of ['a', 'b'] as const) {
+    // The kernel would look for IPv6 neighbours now and then, with the guest's voice.
+    await run('ip', ['netns', 'exec', host(name), 'sysctl', '-qw', 'net.ipv6.conf.br0.disable_ipv6=1']);
     await ipBatch(host(name), ['link set br0 address 52:54:00:00:00:08 up', `addr add ${speakers[name]}/24 dev br0`, `neigh add ${addresses.client} lladdr 52:54:00:00:00:09 dev br0`]);
   }
   const speak = (name: HostName, count: number): Promise<number> => tell(host(name), { type: 'datagrams', address: addresses.client, port, hex: '00', count });
