@@ -7,6 +7,7 @@ export interface ControlChannelOptions<In> {
   connection: PeerConnection;
   /** Checks a message, by throwing: a zod schema's `parse`, say. */
   parse: (value: unknown) => In;
+  /** Whoever sent what this throws at loses the connection. */
   onMessage: (message: In) => void;
   onClose: (reason: PeerError) => void;
 }
@@ -33,7 +34,12 @@ export class ControlChannel<In, Out> {
           this.#frames.close(new PeerError('PEER_MESSAGE', text, { cause }));
           return;
         }
-        onMessage(message);
+        try {
+          onMessage(message);
+        } catch (cause) {
+          const text = `it sent a message that failed here: ${(cause as Error).message}`;
+          this.#frames.close(new PeerError('PEER_MESSAGE', text, { cause }));
+        }
       },
     });
   }

@@ -7,7 +7,7 @@ import { PeerError } from './errors.js';
  *     u32 payload length | u8 type | payload        (integers are big-endian)
  */
 
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 export const PREAMBLE_BYTES = 4;
 export const HEADER_BYTES = 5;
 
@@ -20,6 +20,7 @@ export const FrameType = {
   proof: 3,
   welcome: 4,
   refused: 5,
+  taken: 6,
   /** A JSON message of the application. */
   control: 16,
   beat: 17,

@@ -22,6 +22,7 @@ import {
  *     server  answer  {host, incarnation, nonce?, proof?}
  *     client  proof   {proof}                 only with a shared secret
  *     server  welcome {}                      or, instead of any of its frames: refused {code, message}
+ *     server  taken   {}                      only for checkpoints, later: what follows is QEMU's
  *
  * With a secret, each proof is an HMAC-SHA256 over everything said before and both nonces, so each
  * side knows that the other has the secret and that nothing was altered or replayed. What follows
@@ -62,6 +63,7 @@ const limits: FrameLimits = new Map(
     FrameType.proof,
     FrameType.welcome,
     FrameType.refused,
+    FrameType.taken,
   ].map((type) => [type, MAX_HANDSHAKE_BYTES]),
 );
 
@@ -84,6 +86,7 @@ const answerSchema = z.strictObject({
 });
 const proofSchema = z.strictObject({ proof: hex(PROOF_BYTES) });
 const welcomeSchema = z.strictObject({});
+const takenSchema = z.strictObject({});
 const refusedSchema = z.strictObject({ code: z.string().max(32), message: z.string().max(512) });
 
 type HelloMessage = z.infer<typeof helloSchema>;
@@ -180,6 +183,16 @@ export async function greetAsServer(
     }
     throw error;
   }
+}
+
+/** What the server says once its QEMU has the connection. */
+export function encodeTaken(): Buffer {
+  return message(FrameType.taken, {});
+}
+
+/** The client's wait for that: were it to send anything before, it might not reach the QEMU there. */
+export async function receiveTaken(socket: Socket): Promise<void> {
+  await receive(socket, FrameType.taken, takenSchema);
 }
 
 function message(type: number, value: object): Buffer {

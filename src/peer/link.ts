@@ -30,6 +30,8 @@ export interface PeerServerOptions extends PeerIdentity {
   onConnection: (connection: PeerConnection) => void;
   /** Told of refused connections, at most once a second; `suppressed` more went untold before. */
   onRefused?: ((error: PeerError, remote: string, suppressed: number) => void) | undefined;
+  /** Nobody is greeted before; who calls earlier has to wait. */
+  ready?: Promise<void> | undefined;
   /** How long a greeting may take. Default 3000. */
   helloTimeoutMs?: number | undefined;
   /** How many connections may be greeting at once. One more, and the oldest is dropped. Default 16. */
@@ -121,7 +123,7 @@ export class PeerServer {
 
   async #accept(socket: Socket): Promise<void> {
     const remote = place(socket.remoteAddress ?? 'unknown', socket.remotePort ?? 0);
-    const { helloTimeoutMs = DEFAULT_TIMEOUT_MS, maxGreeting = 16 } = this.#options;
+    const { helloTimeoutMs = DEFAULT_TIMEOUT_MS, maxGreeting = 16, ready } = this.#options;
     socket.on('error', () => {}); // every reader sees 'close'; without a listener node would throw
     this.#greeting.add(socket);
     const [oldest] = this.#greeting;
@@ -130,6 +132,7 @@ export class PeerServer {
       const text = `more than ${maxGreeting} connections were greeting at once`;
       oldest?.destroy(new PeerError('PEER_LIMIT', text));
     }
+    await ready;
     const timer = setTimeout(() => {
       const text = `it did not greet within ${helloTimeoutMs} ms`;
       socket.destroy(new PeerError('PEER_TIMEOUT', text));

@@ -1,5 +1,6 @@
 import { isAbsolute } from 'node:path';
 import { QemuError } from './errors.js';
+import type { Plugin } from './plugins.js';
 
 /** One network interface of the guest: a virtio-net device on an existing tap of the host. */
 export interface VmNet {
@@ -21,8 +22,7 @@ export interface VmDescription {
   memoryMiB: number;
   vcpus: number;
   accel: 'kvm' | 'tcg';
-  /** Files of plugins for emulation. */
-  plugins?: readonly string[];
+  plugins?: readonly Plugin[];
   /** Absolute paths on the host. */
   kernel: string;
   initrd?: string | undefined;
@@ -83,7 +83,7 @@ export function qemuArguments(vm: VmDescription): string[] {
     ['-name', option(`guest=${escape(vm.name)}`, 'debug-threads=on')],
     ['-machine', option(vm.machine ?? DEFAULT_MACHINE, ...machineOptions(vm))],
     ['-accel', vm.accel === 'tcg' ? 'tcg,thread=multi' : 'kvm'],
-    ...(vm.plugins ?? []).map((path) => ['-plugin', `file=${escape(path)}`]),
+    ...(vm.plugins ?? []).map(plugin),
     ['-cpu', cpu(vm)],
     ['-smp', option(`cpus=${vm.vcpus}`, 'sockets=1', `cores=${vm.vcpus}`, 'threads=1')],
     ['-m', `size=${vm.memoryMiB}M`],
@@ -122,10 +122,15 @@ function pathOption(path: string): string {
 
 function machineOptions(vm: VmDescription): string[] {
   // What no guest of ours uses costs state in every checkpoint and timers in between.
+  // Without SMM there are fewer address spaces, which QEMU builds anew some twenty times per load.
   const common = ['usb=off', 'vmport=off', 'dump-guest-core=off'];
   if (!(vm.machine ?? DEFAULT_MACHINE).startsWith('pc-')) return common;
   const q35 = (vm.machine ?? DEFAULT_MACHINE).startsWith('pc-q35');
-  return [...common, 'hpet=off', ...(q35 ? ['sata=off', 'smbus=off'] : [])];
+  return [...common, 'hpet=off', 'smm=off', ...(q35 ? ['sata=off', 'smbus=off'] : [])];
+}
+
+function plugin({ file, options }: Plugin): string[] {
+  return ['-plugin', option(`file=${escape(file)}`, ...Object.entries(options ?? {}).map(([key, value]) => `${key}=${escape(value)}`))];
 }
 
 function cpu(vm: VmDescription): string {

@@ -33,6 +33,8 @@ export interface StartOptions extends QemuFiles {
   timeoutMs?: number | undefined;
   signal?: AbortSignal | undefined;
   onEvent?: ((event: QmpEvent) => void) | undefined;
+  /** Called to start the process: for what it is to inherit. */
+  launch?: (<T>(start: () => T) => T) | undefined;
 }
 
 export interface AdoptOptions extends QemuFiles, QmpConnectOptions {}
@@ -218,16 +220,16 @@ export async function ensurePrivateFolder(path: string): Promise<void> {
   }
 }
 
-function spawnDetached({ runtime, args, logFile }: StartOptions) {
+function spawnDetached({ runtime, args, logFile, launch = (start) => start() }: StartOptions) {
   const [program, ...prefix] = runtime.argv;
   const log = openSync(logFile, 'a', 0o600);
   try {
-    const child = spawn(program, [...prefix, ...args], {
+    const child = launch(() => spawn(program, [...prefix, ...args], {
       detached: true,
       stdio: ['ignore', log, log],
       env: qemuEnvironment(runtime),
       cwd: '/',
-    });
+    }));
     // Whatever ours is. Its threads inherit it, and none has been started yet.
     if (child.pid !== undefined) setPriority(child.pid, NORMAL_PRIORITY);
     return child;

@@ -63,6 +63,7 @@ export const RESULTS = {
   'query-cpus-fast': z.array(vcpu),
   'query-kvm': z.object({ enabled: z.boolean(), present: z.boolean() }),
   'query-yank': z.array(yankInstance),
+  getfd: nothing,
   migrate: nothing,
   'migrate-incoming': nothing,
   'migrate-set-capabilities': nothing,
@@ -83,6 +84,7 @@ export type YankInstance = z.infer<typeof yankInstance>;
 /** Arguments, by command; a command that is absent here takes none. */
 export interface QmpArguments {
   qmp_capabilities: { enable?: 'oob'[] };
+  getfd: { fdname: string };
   migrate: { uri: string };
   'migrate-incoming': { uri: string };
   'migrate-set-capabilities': { capabilities: { capability: string; state: boolean }[] };
@@ -92,6 +94,8 @@ export interface QmpArguments {
     /** Bytes per second. */
     'max-bandwidth'?: number;
     'downtime-limit'?: number;
+    /** Bytes, a power of two. */
+    'xbzrle-cache-size'?: number;
   };
   yank: { instances: YankInstance[] };
   /** Times in milliseconds. */

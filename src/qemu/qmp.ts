@@ -1,6 +1,7 @@
-import { createConnection } from 'node:net';
+import { createConnection, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { EventEmitter } from 'node:events';
+import { sendDescriptor } from 'fd-pass';
 import { LineSplitter, LineTooLongError } from './qmp-lines.js';
 import { WallClock } from './wall-clock.js';
 import {
@@ -61,6 +62,8 @@ export interface QmpExecuteOptions {
   signal?: AbortSignal | undefined;
   /** Sends out of band: answered even while QEMU's main loop is stuck in another command. */
   oob?: boolean | undefined;
+  /** A file descriptor to send along; QEMU gets one of its own. */
+  fd?: number | undefined;
 }
 
 /** Carries a protocol violation from where it is seen to where the connection is ended. */
@@ -73,6 +76,7 @@ class NotQmp extends Error {
 interface Pending {
   readonly command: string;
   readonly oob: boolean;
+  readonly fd: number | undefined;
   /** Absent once the caller has been answered (by a timeout, say) ahead of QEMU. */
   settle: ((error: Error | undefined, value?: unknown) => void) | undefined;
 }
@@ -230,7 +234,7 @@ export class QmpClient {
     args?: object,
     options: QmpExecuteOptions = {},
   ): Promise<unknown> {
-    const { signal, timeoutMs = DEFAULT_TIMEOUT_MS, oob = false } = options;
+    const { signal, timeoutMs = DEFAULT_TIMEOUT_MS, oob = false, fd } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);
     if (this.#endReason) return Promise.reject(this.#closedBefore(command, this.#endReason));
     if (oob && !this.#oob) {
@@ -240,7 +244,7 @@ export class QmpClient {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++;
       let timer: NodeJS.Timeout | undefined;
-      const pending: Pending = { command, oob, settle: undefined };
+      const pending: Pending = { command, oob, fd, settle: undefined };
       const onAbort = () => pending.settle?.(signal?.reason);
       pending.settle = (error, value) => {
         pending.settle = undefined;
@@ -287,7 +291,20 @@ export class QmpClient {
       if (this.#inFlight >= MAX_IN_FLIGHT) return;
       this.#unsent.delete(id);
       this.#inFlight++;
-      this.#stream.write(`${line}\n`);
+      this.#write(id, `${line}\n`);
+    }
+  }
+
+  #write(id: number, line: string): void {
+    const { fd, command, settle } = this.#pending.get(id)!;
+    if (fd === undefined) return void this.#stream.write(line);
+    try {
+      sendDescriptor(this.#stream as Socket, line, fd);
+    } catch (cause) {
+      this.#pending.delete(id);
+      this.#inFlight--;
+      const text = `QEMU on ${this.#peer} could not be given a descriptor by ${command}: ${(cause as Error).message}`;
+      settle?.(new QmpError('QMP_CLOSED', text, { command, cause }));
     }
   }
 

@@ -8,7 +8,7 @@ import { QemuError } from './errors.js';
 
 const run = promisify(execFile);
 
-/** The oldest QEMU whose COLO works unpatched (section 2 of the design). */
+/** The oldest QEMU whose COLO works unpatched. */
 export const MIN_QEMU_MAJOR = 11;
 
 /** How to run a QEMU: put its own arguments after `argv`, and `env` over the environment. */

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DEFAULT_CPU, DEFAULT_MACHINE } from './command-line.js';
 import { QemuError } from './errors.js';
+import { coloExit, failOver } from './failover.js';
 import { coloPlugins } from './plugins.js';
 import { QemuProcess } from './process.js';
 import type { QemuRuntime } from './runtime.js';
@@ -18,8 +19,10 @@ export interface ColoTrial {
   totalMs: number;
 }
 
-const defaultTimeoutMs = 20_000;
+/** It takes about two seconds, and several times as long where this machine is emulated itself. */
+const defaultTimeoutMs = 60_000;
 const checkpointDelayMs = 0xffff_ffff;
+const failoverMs = 10_000;
 /** Enough for the firmware, which finds nothing to boot and runs on. */
 const memoryMiB = 32;
 
@@ -49,8 +52,9 @@ export async function tryColo(
     const pauseMs = await unlessAborted(within, checkpoint(primary));
     step = 'taking over';
     const beganMs = performance.now();
+    const exited = coloExit(secondary.qmp);
     await primary.kill();
-    await unlessAborted(within, takeOver(secondary, within));
+    await unlessAborted(within, takeOver(secondary, exited, within));
     return { pauseMs, takeoverMs: performance.now() - beganMs, totalMs: performance.now() - startedMs };
   } catch (cause) {
     signal?.throwIfAborted();
@@ -69,7 +73,7 @@ async function start(runtime: QemuRuntime, accel: 'kvm' | 'tcg', folder: string,
     args: [
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-machine', `${DEFAULT_MACHINE},usb=off,vmport=off`],
       ...['-accel', accel === 'tcg' ? 'tcg,thread=multi' : 'kvm', '-cpu', DEFAULT_CPU, '-m', `size=${memoryMiB}M`],
-      ...coloPlugins(accel).flatMap((path) => ['-plugin', `file=${path}`]),
+      ...coloPlugins(accel).flatMap(({ file }) => ['-plugin', `file=${file}`]),
       ...['-chardev', `socket,id=qmp,path=${qmpSocket},server=on,wait=off`, '-qmp', 'chardev:qmp'],
       ...(side === 'secondary' ? ['-incoming', 'defer'] : []),
     ],
@@ -112,10 +116,8 @@ async function checkpoint(primary: QemuProcess): Promise<number> {
   return await committed;
 }
 
-async function takeOver({ qmp }: QemuProcess, signal: AbortSignal): Promise<void> {
-  // It may have noticed by itself that its primary is gone: then there is nothing to yank.
-  await qmp.execute('yank', { instances: [{ type: 'migration' }] }, { oob: true }).catch(() => {});
-  await qmp.execute('x-colo-lost-heartbeat');
+async function takeOver({ qmp }: QemuProcess, exited: Promise<void>, signal: AbortSignal): Promise<void> {
+  await failOver(qmp, exited, failoverMs);
   while (!(await qmp.execute('query-status')).running) await sleep(2, undefined, { signal });
 }
 

@@ -8,7 +8,7 @@ import { findClang, installedVersions, nodeHeaders } from './packages.mjs';
 
 /** @typedef {import('./steps.mjs').Step} Step */
 
-const ADDONS = ['addon/libbpf-napi', 'addon/tap-hold', 'addon/sd-notify', 'addon/thread-sched'];
+const ADDONS = ['addon/libbpf-napi', 'addon/tap-hold', 'addon/sd-notify', 'addon/thread-sched', 'addon/fd-pass', 'addon/huge-pages'];
 /** Compiled likewise, but for QEMU: there is no TypeScript in it. */
 const QEMU_PLUGIN = 'addon/qemu-retranslate';
 const PACKAGES = [...ADDONS, 'src/bpf-ts-loader'];
@@ -62,7 +62,7 @@ function nativeAddon(root, addon) {
     name: basename(addon), title: `Add-on ${basename(addon)}`, doing: 'compiling for this Node.js',
     remedy: 'Mend what the compiler complains of, then run set-up again.',
     inputs: () => fingerprint({
-      root, files: [`${addon}/binding.gyp`, `${addon}/package.json`, 'bpf/wire.h'], folders: [`${addon}/src`],
+      root, files: [`${addon}/binding.gyp`, `${addon}/package.json`, 'bpf/wire.h', 'bpf/ip_protocols.h'], folders: [`${addon}/src`],
       values: [process.version, [...installedVersions(['libbpf-dev', 'g++'])]],
     }),
     outputs: () => [productOf(folder)],

@@ -145,9 +145,7 @@ async function main() {
     });
   }
   try {
-    const { values } = parseArgs({
-      options: { for: { type: 'string', default: 'demo' }, only: { type: 'string' }, kernel: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
-    });
+    const values = commandLine();
     if (values.help) {
       process.stdout.write(USAGE);
       return 0;
@@ -165,17 +163,24 @@ async function main() {
       process.stderr.write('Interrupted. The next run goes on from the last step that ended.\n');
       return caught === 'SIGINT' ? 130 : caught === 'SIGHUP' ? 129 : 143;
     }
-    const message = error instanceof Error ? error.message : String(error);
-    process.stderr.write(`${message}\n`);
-    if (error instanceof SetupError) {
-      if (error.remedy !== '') process.stderr.write(`${error.remedy}\n`);
-      return error.exitCode;
+    if (!(error instanceof SetupError)) {
+      process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
+      return 1;
     }
-    const code = /** @type {NodeJS.ErrnoException} */ (error).code;
-    // parseArgs: an option it does not know
-    if (code?.startsWith('ERR_PARSE_ARGS')) return 2;
-    process.stderr.write(`${error instanceof Error ? error.stack : ''}\n`);
-    return 1;
+    process.stderr.write(`[${error.code}] ${error.message}\n${error.remedy === '' ? '' : `${error.remedy}\n`}`);
+    return error.exitCode;
+  }
+}
+
+/** What it was called with. */
+function commandLine() {
+  try {
+    return parseArgs({
+      options: { for: { type: 'string', default: 'demo' }, only: { type: 'string' }, kernel: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    }).values;
+  } catch (cause) {
+    const { message } = /** @type {Error} */ (cause);
+    throw new SetupError('EUSAGE', message, { exitCode: 2, cause });
   }
 }
 

@@ -1,10 +1,9 @@
 import { once } from 'node:events';
-import { fork, type ChildProcess } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { CheckpointStream, PeerClient, PeerServer, type PeerConnection } from '../../src/peer/index.js';
 import { qemuArguments, QemuProcess, type QemuRuntime } from '../../src/qemu/index.js';
 
 /** A guest image, as vm-images/guest describes it in build/guest/guest.json. */
@@ -15,7 +14,8 @@ export interface GuestImage {
   memoryMiB: number;
 }
 
-export type Channel = 'relay' | 'tcp';
+/** The stream of checkpoints: a connection that our agents would make and hand over, or QEMU's own TCP. */
+export type Channel = 'handed' | 'tcp';
 
 const READY_MARK = 'COLOPP-GUEST-READY';
 const READY_TIMEOUT_MS = 120_000;
@@ -23,16 +23,15 @@ const SYNC_TIMEOUT_MS = 60_000;
 const CHECKPOINT_TIMEOUT_MS = 10_000;
 /** Checkpoints only when asked for. */
 const NEVER_MS = 3_600_000;
-const RELAY_END = fileURLToPath(new URL('relay-end.js', import.meta.url));
+const IDENTITY = { pairId: 'bench', incarnation: '1' };
 
 /**
  * A primary and a secondary QEMU on this machine, in the COLO state, without networking. Their
- * checkpoint stream runs over QEMU's own TCP channel, or over our relay with its two ends in
- * processes of their own.
+ * checkpoint stream runs over QEMU's own TCP channel, or over a connection of ours.
  */
 export class ColoPair {
   readonly #vms: QemuProcess[] = [];
-  readonly #relayEnds: ChildProcess[] = [];
+  #streams: { primary: CheckpointStream; secondary: CheckpointStream } | undefined;
 
   private constructor(
     readonly channel: Channel,
@@ -56,7 +55,7 @@ export class ColoPair {
         pair.#vms.push(await startVm(runtime, guest, join(folder, side), side, signal));
       }
       await waitForReady(join(folder, 'primary', 'serial'), signal);
-      await pair.#replicate(folder);
+      await pair.#replicate();
       return pair;
     } catch (error) {
       await pair.stop();
@@ -80,14 +79,18 @@ export class ColoPair {
       );
     });
     try {
-      const asked = qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': NEVER_MS });
-      const [pauseMs] = await Promise.all([committed, asked]);
+      const [pauseMs] = await Promise.all([committed, this.ask()]);
       // A secondary that runs would take the CPU that the other pair is measured on.
       await this.vm('secondary').qmp.execute('stop');
       return pauseMs;
     } finally {
       for (const off of undo) off();
     }
+  }
+
+  /** Has a checkpoint begin, and does not wait for what becomes of it. */
+  async ask(): Promise<void> {
+    await this.vm('primary').qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': NEVER_MS });
   }
 
   /** The host's QEMU. */
@@ -97,18 +100,18 @@ export class ColoPair {
     return vm;
   }
 
-  /** Kills the relay's end on one host, as if the agent there had died. */
+  /** Ends the stream from one host's side. */
   cut(side: 'primary' | 'secondary'): void {
-    this.#relayEnds[side === 'secondary' ? 0 : 1]?.kill('SIGKILL');
+    this.#streams?.[side].close();
   }
 
   /** Ends everything that was started. */
   async stop(): Promise<void> {
-    for (const end of this.#relayEnds) end.kill('SIGKILL');
+    for (const side of ['primary', 'secondary'] as const) this.cut(side);
     for (const vm of this.#vms) await vm.kill();
   }
 
-  async #replicate(folder: string): Promise<void> {
+  async #replicate(): Promise<void> {
     const capabilities = ['return-path', 'x-colo'].map((capability) => ({
       capability,
       state: true,
@@ -127,11 +130,11 @@ export class ColoPair {
       await secondary.execute('migrate-incoming', { uri: `tcp:127.0.0.1:${port}` });
       await primary.execute('migrate', { uri: `tcp:127.0.0.1:${port}` });
     } else {
-      const [out, incoming] = [join(folder, 'out'), join(folder, 'in')];
-      await secondary.execute('migrate-incoming', { uri: `unix:${incoming}` });
-      const port = await this.#relayEnd('secondary', [incoming]);
-      await this.#relayEnd('primary', [out, String(port)]);
-      await primary.execute('migrate', { uri: `unix:${out}` });
+      this.#streams = await openStreams();
+      await secondary.execute('getfd', { fdname: 'stream' }, { fd: this.#streams.secondary.fd });
+      await secondary.execute('migrate-incoming', { uri: 'fd:stream' });
+      await primary.execute('getfd', { fdname: 'stream' }, { fd: this.#streams.primary.fd });
+      await primary.execute('migrate', { uri: 'fd:stream' });
     }
     const deadline = performance.now() + SYNC_TIMEOUT_MS;
     for (;;) {
@@ -143,18 +146,20 @@ export class ColoPair {
       await sleep(50, undefined, { signal: this.signal });
     }
   }
+}
 
-  /** Starts one end of the relay; resolves with what it reports when it is ready. */
-  async #relayEnd(side: 'primary' | 'secondary', args: string[]): Promise<number> {
-    const child = fork(RELAY_END, [side, ...args]);
-    this.#relayEnds.push(child);
-    const failed = once(child, 'exit').then(([code]) => {
-      throw new Error(`the relay's ${side} end ended early, with exit code ${String(code)}`);
-    });
-    failed.catch(() => {});
-    const [report] = (await Promise.race([once(child, 'message'), failed])) as [number];
-    return report;
-  }
+/** Both ends of a connection between two hosts, as agents make it. */
+async function openStreams(): Promise<{ primary: CheckpointStream; secondary: CheckpointStream }> {
+  let arrive!: (connection: PeerConnection) => void;
+  const arrived = new Promise<PeerConnection>((resolve) => (arrive = resolve));
+  const address = '127.0.0.1';
+  const server = await PeerServer.listen({ ...IDENTITY, hostName: 'secondary', address, port: 0, onConnection: arrive });
+  const { socket } = await PeerClient.connect({ ...IDENTITY, hostName: 'primary', address, port: server.port, kind: 'checkpoint' });
+  const secondary = CheckpointStream.incoming((await arrived).socket);
+  secondary.taken();
+  const primary = await CheckpointStream.outgoing(socket);
+  await server.close();
+  return { primary, secondary };
 }
 
 async function startVm(

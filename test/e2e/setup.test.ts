@@ -80,7 +80,7 @@ test('refuses without root, before it does anything', async ({ copy }) => {
   const { status, stdout, stderr } = await setup([], { root: copy, prefix });
   assert.is(status, 2);
   assert.is(stdout, '');
-  assert.match(stderr, /must run as root/);
+  assert.match(stderr, /^\[EROOT\] .* must run as root/);
   assert.match(stderr, /sudo npm run setup/);
   assert.not(existsSync(join(copy, 'build')));
 });
@@ -90,6 +90,7 @@ test('tells a wrong command line from a failure', async () => {
     const { status, stderr } = await setup(args);
     assert.is(status, 2, args.join(' '));
     assert.is(stderr.trim().split('\n').length, 1, stderr);
+    assert.match(stderr, /^\[EUSAGE\] /);
   }
   const help = await setup(['--help']);
   assert.is(help.status, 0);
@@ -101,7 +102,7 @@ test('a mirror that cannot be reached: the step, the reason and the remedy, and 
   assert.is(status, 1, stdout + stderr);
   assert.match(stdout, /QEMU runtime +FAILED/);
   assert.match(stdout, /\| E: The repository 'file:\/nonexistent/);
-  assert.match(stderr, /step "QEMU runtime" failed: Could not get the package lists/);
+  assert.match(stderr, /^\[EDEBS\] .*step "QEMU runtime" failed: Could not get the package lists/);
   assert.match(stderr, /COLOPP_DEBIAN_MIRROR/);
   assert.equal(readdirSync(join(copy, 'build')), ['log']);
   assert.not(stdout.includes('Guest image'), 'later steps are not run');

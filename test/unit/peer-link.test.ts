@@ -173,7 +173,7 @@ link('a version mismatch is told to both sides', async (context) => {
   const answer = await allOf(stranger);
   assert.equal(answer, encodePreamble(), 'our version, for the other side to compare');
   assert.is(refusals[0]?.error.code, 'PEER_VERSION');
-  assert.match(refusals[0]!.error.message, /version 9 .* version 2; install the same/);
+  assert.match(refusals[0]!.error.message, /version 9 .* version 3; install the same/);
   assert.is(connections.length, 0);
 
   const other = createServer((socket) => {
@@ -184,7 +184,7 @@ link('a version mismatch is told to both sides', async (context) => {
   const error = await failure(dial(context, (other.address() as AddressInfo).port));
   other.close();
   assert.is(error.code, 'PEER_VERSION');
-  assert.match(error.message, /version 9 .* version 2; install the same/);
+  assert.match(error.message, /version 9 .* version 3; install the same/);
 });
 
 link('a host of another pair is refused, with a sentence on both sides', async (context) => {
@@ -281,6 +281,20 @@ link('idlers cannot keep the peer out: the oldest of them goes', async (context)
   for (const socket of idlers) socket.resume();
   await until(() => idlers.slice(0, 9).every((socket) => socket.destroyed));
   assert.ok(open.at(-1), 'the newest idler is still there');
+});
+
+link('who calls a server that is not ready waits, and is greeted then', async (context) => {
+  let open = (): void => {};
+  const ready = new Promise<void>((resolve) => { open = resolve; });
+  const { server, connections } = await serve(context, { ready });
+  const calling = dial(context, server.port);
+  const gone = await raw(context, server.port);
+  gone.destroy();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal([connections.length, server.refusals.size], [0, 0]);
+  open();
+  await calling;
+  await until(() => connections.length === 1 && server.refusals.get('PEER_CLOSED') === 1);
 });
 
 link('the number of connections is bounded', async (context) => {
@@ -469,7 +483,7 @@ link('identities that could forge a log line are refused at home', async (contex
   );
 });
 
-async function pairOfChannels(context: Context) {
+async function pairOfChannels(context: Context, then = (): void => {}) {
   const { server, connections } = await serve(context);
   const near = await dial(context, server.port);
   await until(() => connections.length === 1);
@@ -481,7 +495,10 @@ async function pairOfChannels(context: Context) {
       if (typeof value !== 'object') throw new Error('an object is wanted');
       return value;
     },
-    onMessage: (message) => messages.push(message),
+    onMessage: (message) => {
+      messages.push(message);
+      then();
+    },
     onClose: (reason) => closed.push(reason),
   });
   return { near: near.socket, channel, closed, messages, socket: connections[0]!.socket };
@@ -507,6 +524,16 @@ link('a message that does not parse ends the connection', async (context) => {
     assert.is(closed[0]?.code, 'PEER_MESSAGE');
     assert.equal(messages, [{ fine: 1 }]);
   }
+});
+
+link('a message that fails at its receiver ends the connection, and nothing else', async (context) => {
+  const { near, closed, messages } = await pairOfChannels(context, () => { throw new RangeError('no such number'); });
+  near.write(encodeFrame(FrameType.control, Buffer.from('{"fine": 1}')));
+  near.write(encodeFrame(FrameType.control, Buffer.from('{"late": 1}')));
+  await until(() => closed.length === 1);
+  assert.is(closed[0]?.code, 'PEER_MESSAGE');
+  assert.match(closed[0]!.message, 'no such number');
+  assert.equal(messages, [{ fine: 1 }]);
 });
 
 link('our own message over the limit is refused before it leaves', async (context) => {

@@ -43,7 +43,7 @@ test('the whole command line', () => {
     ...['-name', 'guest=web,debug-threads=on'],
     ...[
       '-machine',
-      'pc-q35-11.0,usb=off,vmport=off,dump-guest-core=off,hpet=off,sata=off,smbus=off',
+      'pc-q35-11.0,usb=off,vmport=off,dump-guest-core=off,hpet=off,smm=off,sata=off,smbus=off',
     ],
     ...['-accel', 'tcg,thread=multi'],
     ...['-cpu', 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,-svm'],
