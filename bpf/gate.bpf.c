@@ -7,6 +7,7 @@
  *   gate_in       tap, tcx/egress     what the guest is about to receive
  *   gate_release  hold tap, tcx/ingress  what the hold thread gives back
  *   gate_ack      tunnel, tcx/ingress what the secondary has logged, and says
+ *   gate_sweep    nowhere: run at times to forget flows
  *
  * A held packet leaves through the hold tap, waits in the hold thread, is
  * written back without its tag, gets a mark no guest can set, and runs through
@@ -130,6 +131,11 @@ static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns, __u64 needs
 	return bpf_redirect(hold_ifindex, 0);
 }
 
+static __always_inline bool sampled(void)
+{
+	return audit_share && bpf_get_prandom_u32() < audit_share;
+}
+
 /*
  * A packet leaves before a checkpoint.  Of those that are to be audited the
  * clone leaves, by the way of what is released, because the packet itself gets
@@ -137,7 +143,7 @@ static __always_inline int hold(struct __sk_buff *skb, __u64 now_ns, __u64 needs
  */
 static __always_inline int early(struct __sk_buff *skb, __u64 now_ns)
 {
-	if (!audit_share || bpf_get_prandom_u32() >= audit_share)
+	if (!sampled())
 		return verdict(skb, GATE_OUT_EARLY, TCX_NEXT);
 	skb->mark = release_mark;
 	if (bpf_clone_redirect(skb, tap_ifindex, BPF_F_INGRESS)) {
@@ -153,7 +159,8 @@ static __always_inline enum hold_flags hold_flags_of(struct __sk_buff *skb)
 	struct service_port port = {};
 	struct packet p;
 
-	if (!comparing || packet_parse(skb, true, &p) != PACKET_PLAIN)
+	/* Also while nothing is compared: how much there would be to compare is known by it. */
+	if (!shadow_ifindex || packet_parse(skb, true, &p) != PACKET_PLAIN)
 		return 0;
 	port.port = p.key.guest_port;
 	port.protocol = p.key.protocol;
@@ -165,6 +172,7 @@ int gate_out(struct __sk_buff *skb)
 {
 	bool released = release_mark && skb->mark == release_mark;
 	__u64 now_ns, needs_iseq = 0;
+	enum hold_flags flags;
 
 	if (released)
 		skb->mark = 0;
@@ -191,7 +199,11 @@ int gate_out(struct __sk_buff *skb)
 		return verdict(skb, GATE_OUT_NEIGHBOUR, TCX_NEXT);
 	if (follow_flows && flow_output(skb, true, now_ns, &needs_iseq))
 		return early(skb, now_ns);
-	return hold(skb, now_ns, needs_iseq, hold_flags_of(skb));
+	flags = hold_flags_of(skb);
+	/* With the secondary's word that it has the inputs, it leaves early as well. */
+	if (needs_iseq && sampled())
+		flags |= HOLD_SAMPLED;
+	return hold(skb, now_ns, needs_iseq, flags);
 }
 
 /* What the guest is about to read: followed, and mirrored to the input log while
@@ -216,7 +228,7 @@ static __always_inline void input(struct __sk_buff *skb, bool protected_now)
 		write = flow_input(skb, &p, iseq, now_ns);
 		break;
 	case PACKET_OPAQUE:
-		opaque_ns = now_ns;
+		opaque_input(iseq, now_ns);
 		break;
 	default:
 		break;
@@ -299,4 +311,12 @@ int gate_ack(struct __sk_buff *skb)
 	if (mirror_acked(skb))
 		return before < needed_iseq && before < logged_iseq ? bpf_redirect(hold_ifindex, 0) : TCX_DROP;
 	return shadow_output(skb, &code) ? code : TCX_NEXT;
+}
+
+/* Of a type that never sleeps, like shadow_sweep. The frame is nobody's. */
+SEC("tc")
+int gate_sweep(struct __sk_buff *unused)
+{
+	flow_sweep();
+	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
 /*
- * The input mirror: each IP packet the guest is about to receive gets the next
- * number, and a clone of it travels to the secondary's input log.
+ * The input mirror: each frame the guest is about to receive, of whatever
+ * protocol, gets the next number, and a clone of it travels to the secondary's input log.
  *
  * The clone goes through a vxlan device in metadata mode. Number and size ride
  * in the tunnel header, so the packet itself is not touched:

@@ -313,24 +313,30 @@ int shadow_out(struct __sk_buff *skb)
 /* ---- forgetting ---- */
 
 /* Flows that ended before the one time, or were last used before the other, are
- * forgotten by the next shadow_sweep. */
+ * forgotten by the next shadow_sweep; and all but those of `generation` and this
+ * one: a takeover in the middle of a checkpoint goes back to that of the guest. */
 __u64 sweep_ended_ns = 0;
 __u64 sweep_used_ns = 0;
+__u32 guest_generation = 0;
 
-static long sweep_flow(void *map, const struct shadow_key *key, struct shadow_flow *f, void *unused)
+static long sweep_flow(void *map, const struct shadow_key *key, struct shadow_flow *f, __u32 *kept)
 {
-	/* A takeover in the middle of a checkpoint goes back to the generation before. */
-	bool stale = f->generation != generation && f->used_ns < sweep_ended_ns;
+	bool stale = f->generation != generation && f->generation != guest_generation;
 
 	if (stale || (f->ended_ns && f->ended_ns < sweep_ended_ns) || f->used_ns < sweep_used_ns)
 		bpf_map_delete_elem(map, key);
+	else
+		(*kept)++;
 	return 0;
 }
 
-/* Of a type that never sleeps: Linux 6.1 lets no other use a map with locks. The frame is nobody's. */
+/* Returns how many are left.
+ * Of a type that never sleeps: Linux 6.1 lets no other use a map with locks. The frame is nobody's. */
 SEC("tc")
 int shadow_sweep(struct __sk_buff *unused)
 {
-	bpf_for_each_map_elem(&shadow_flows, sweep_flow, NULL, 0);
-	return 0;
+	__u32 kept = 0;
+
+	bpf_for_each_map_elem(&shadow_flows, sweep_flow, &kept, 0);
+	return kept;
 }

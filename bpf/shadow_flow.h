@@ -54,7 +54,7 @@ struct edit {
 	bool probe;
 	bool clamped;
 	bool learned;
-	bool changed; /* what a secondary must know: a flow's seq_delta, or that it is over */
+	bool changed; /* what a secondary must know: a flow's seq_delta */
 };
 
 /* The connection begins: the client's SYN goes in. */
@@ -70,12 +70,6 @@ static __always_inline void flow_begin(struct shadow_flow *f, __u32 ts_offset, s
 	f->fins = 0;
 	f->replies = 0;
 	f->ended_ns = 0;
-}
-
-static __always_inline void flow_end(struct shadow_flow *f, __u64 now_ns, struct edit *e)
-{
-	e->changed = f->seq_delta != 0 && !f->ended_ns;
-	f->ended_ns = now_ns;
 }
 
 /* The client acknowledges a SYN-ACK: the guest's, or the one that the primary sent. */
@@ -128,7 +122,7 @@ static __always_inline void flow_input(struct shadow_flow *f, const struct segme
 		return;
 	}
 	if (s->flags & TCP_RST)
-		flow_end(f, now_ns, e);
+		f->ended_ns = now_ns;
 	else if (f->state == SHADOW_SYN_ACK && (s->flags & TCP_ACK)) {
 		flow_learn(f, s, ts_offset);
 		e->changed = e->learned = f->seq_delta != 0;
@@ -141,7 +135,7 @@ static __always_inline void flow_input(struct shadow_flow *f, const struct segme
 	if (s->flags & TCP_FIN) {
 		f->fins |= CLIENT_FIN;
 		if (f->fins == (CLIENT_FIN | GUEST_FIN))
-			flow_end(f, now_ns, e);
+			f->ended_ns = now_ns;
 	}
 	e->tsecr = echo_of(f, s) - s->tsecr;
 	if ((f->state != SHADOW_KNOWN && f->state != SHADOW_SILENT) || !(s->flags & TCP_ACK))
@@ -179,6 +173,9 @@ static __always_inline void flow_output(struct shadow_flow *f, const struct segm
 		f->state = SHADOW_KNOWN;
 	} else if (tcp_after(end, f->snd_max)) {
 		f->snd_max = end;
+		/* The last packet of what an application sends at once carries PSH. */
+		if (s->payload_bytes && (s->flags & TCP_PSH))
+			f->replies++;
 	}
 	if (s->timestamps_at) {
 		if (!f->stamped)
@@ -191,14 +188,12 @@ static __always_inline void flow_output(struct shadow_flow *f, const struct segm
 		f->rcv_ack = s->ack;
 		f->acked = 1;
 	}
-	if (s->payload_bytes)
-		f->replies++;
 	if (s->flags & TCP_RST)
-		flow_end(f, now_ns, e);
+		f->ended_ns = now_ns;
 	if (s->flags & TCP_FIN) {
 		f->fins |= GUEST_FIN;
 		if (f->fins == (CLIENT_FIN | GUEST_FIN))
-			flow_end(f, now_ns, e);
+			f->ended_ns = now_ns;
 	}
 	if (f->state == SHADOW_KNOWN)
 		e->seq = f->seq_delta;

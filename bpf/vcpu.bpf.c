@@ -5,7 +5,8 @@
  * These programs see every context switch of the host, and being called at all
  * is most of what that costs. So there is no program for wake-ups, which are as
  * frequent: the scheduler notes itself since when a task waits (sched_info). And
- * what does not concern the VM costs two comparisons and a sum.
+ * what does not concern the VM costs two comparisons: how long other tasks wait
+ * is asked of them when somebody wants to know.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_core_read.h>
@@ -28,6 +29,10 @@ __s64 vcpus_running;
 __u64 vcpus_busy_ns;
 __u64 vcpus_busy_since_ns;
 
+/* How long all tasks but the VM's have ever waited for a CPU, as sum_others found it; and those of them that have ended. */
+__u64 others_waited_ns;
+__u64 ended_waited_ns;
+
 /* vCPU by thread id. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -49,13 +54,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct vcpu_counts);
 } vcpu_counts SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct others_counts);
-} others SEC(".maps");
 
 struct vcpu {
 	struct vcpu_now *now;
@@ -131,6 +129,7 @@ static __always_inline void begins_to_run(struct vcpu *vcpu, struct task_struct 
 	struct vcpu_now *now = vcpu->now;
 	__u64 now_ns = bpf_ktime_get_ns(), span_ns = now_ns - now->since_ns;
 	bool preempted = now->activity == VCPU_WAITS;
+	__u32 cpu = bpf_get_smp_processor_id();
 	__u64 wait_ns = preempted ? span_ns : 0;
 
 	if (preempted || now->activity == VCPU_SLEEPS) {
@@ -152,7 +151,9 @@ static __always_inline void begins_to_run(struct vcpu *vcpu, struct task_struct 
 	}
 	if (__sync_fetch_and_add(&vcpus_running, 1) == 0)
 		vcpus_busy_since_ns = now_ns;
-	now->cpu = bpf_get_smp_processor_id();
+	if (now->cpu != cpu)
+		counts->migrations++;
+	now->cpu = cpu;
 	changes(now, VCPU_RUNS, now_ns);
 }
 
@@ -174,23 +175,6 @@ static __always_inline void ceases_to_run(struct vcpu *vcpu, struct task_struct 
 	changes(now, activity, now_ns);
 }
 
-static __always_inline void account_wait_of_other(struct task_struct *next)
-{
-	struct others_counts *counts;
-	__u64 queued_ns, now_ns;
-	__u32 zero = 0;
-
-	if (!has_delays(next))
-		return;
-	queued_ns = next->sched_info.last_queued; /* 0 for the idle task */
-	now_ns = queue_clock_ns(next);
-	if (!queued_ns || queued_ns >= now_ns)
-		return;
-	counts = bpf_map_lookup_elem(&others, &zero);
-	if (counts)
-		counts->wait_ns += now_ns - queued_ns;
-}
-
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)
 {
@@ -205,20 +189,8 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 			vcpu.counts->voluntary++;
 		ceases_to_run(&vcpu, prev, preempted ? VCPU_WAITS : VCPU_SLEEPS);
 	}
-	if (!is_traced(next))
-		account_wait_of_other(next);
-	else if (find(next, &vcpu))
+	if (is_traced(next) && find(next, &vcpu))
 		begins_to_run(&vcpu, next);
-	return 0;
-}
-
-SEC("tp_btf/sched_migrate_task")
-int BPF_PROG(on_migrate, struct task_struct *task, int dest_cpu)
-{
-	struct vcpu vcpu;
-
-	if (is_traced(task) && find(task, &vcpu))
-		vcpu.counts->migrations++;
 	return 0;
 }
 
@@ -228,10 +200,30 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct vcpu vcpu;
 	__u32 tid = task->pid;
 
-	if (!is_traced(task) || !find(task, &vcpu))
+	if (!is_traced(task)) {
+		if (has_delays(task))
+			__sync_fetch_and_add(&ended_waited_ns, task->sched_info.run_delay);
+		return 0;
+	}
+	if (!find(task, &vcpu))
 		return 0;
 	ceases_to_run(&vcpu, task, VCPU_GONE);
 	bpf_map_delete_elem(&vcpu_of, &tid);
+	return 0;
+}
+
+#define PF_EXITING 0x4 /* its end is seen above, or has been */
+
+/* Runs over all tasks when it is read. */
+SEC("iter/task")
+int sum_others(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task; /* none after the last */
+
+	if (ctx->meta->seq_num == 0)
+		others_waited_ns = ended_waited_ns;
+	if (task && !is_traced(task) && !(task->flags & PF_EXITING) && has_delays(task))
+		others_waited_ns += task->sched_info.run_delay;
 	return 0;
 }
 

@@ -46,15 +46,10 @@ struct vcpu_counts {
 	__u64 preempted_beside_sibling_ns; /* of wait_ns: it was preempted, and another vCPU ran and may have spun for it */
 	__u64 voluntary;   /* switches: went to sleep */
 	__u64 involuntary; /* switches: was preempted */
-	__u64 migrations;
+	__u64 migrations;  /* it ran on another CPU than before */
 	__u64 exits[VCPU_EXITS];
 	__u64 waits[VCPU_SPANS];
 	__u64 runs[VCPU_SPANS];
-};
-
-/* Of all tasks but the VM's, on one CPU. */
-struct others_counts {
-	__u64 wait_ns; /* runnable, and not running */
 };
 
 #endif

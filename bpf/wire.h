@@ -44,7 +44,8 @@ struct hold_tag {
 
 enum hold_flags {
 	HOLD_AUDIT = 1, /* the clone of a packet that has left early: compared, never released */
-	HOLD_UNCOMPARED = 2, /* comparing its service has come to nothing: it waits for a commit */
+	HOLD_UNCOMPARED = 2, /* comparing its service has come to nothing: it would wait for a commit */
+	HOLD_SAMPLED = 4, /* it is audited if the input log releases it */
 };
 
 /*
@@ -91,7 +92,8 @@ enum gate_mode {
 	GATE_SHADOWED = 3,
 };
 
-/* Every packet the gate sees is counted once, under what became of it. */
+/* Every packet the gate sees is counted once, under what became of it; but one
+ * that is audited twice, because its clone leaves by the way of what is released. */
 enum gate_counter {
 	GATE_OUT_PASSED = 0,	 /* output while unprotected */
 	GATE_OUT_NEIGHBOUR,	 /* ARP, RARP, neighbour discovery while protected */
@@ -204,7 +206,7 @@ struct shadow_flow {
 	__u8 stamped;
 	__u8 fins; /* FIN seen, 1: of the client, 2: of the guest */
 	__u8 tried; /* something to acknowledge has gone in */
-	__u32 replies;	/* packets with payload that the guest has sent */
+	__u32 replies;	/* that the guest has ended, as far as PSH tells; repeated ones do not count */
 	__u32 generation; /* it belongs to this one, and is void in any other */
 	/* The part of seq_delta that the primary adds itself, since a takeover before. */
 	__u32 handed_delta;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
 /*
- * Request classifiers: are these bytes to a service reads or writes?
+ * Request classifiers: are these bytes to a service reads or writes?  And where
+ * does what it answers end (answer.h)?
  *
  * To be included after vmlinux.h and bpf_helpers.h by exactly one program of an
- * object; it brings one small per-CPU map.  Both functions are verified once, by
- * themselves, and cost the caller's verification nothing.  Linux 6.6.
+ * object; it brings small per-CPU maps.  Each function is verified once, by
+ * itself, and costs the caller's verification nothing.  Linux 6.1.
  */
 #ifndef COLOPP_SERVICES_CLASSIFY_H
 #define COLOPP_SERVICES_CLASSIFY_H
 
+#include "answer.h"
 #include "dns.h"
 #include "http.h"
 #include "memcached.h"

@@ -12,8 +12,9 @@ import {
   releaseCauses, TapHold,
   type CompareEvent, type CompareLimits, type CompareStats, type HoldNotice, type HoldTimes, type ReleaseCause,
 } from 'tap-hold';
+import type { CompareWindow, Released } from '../protocol/compare-policy.js';
 import { attachInPlace, order } from './attach-in-place.js';
-import { ip, ipBatch, linkExists, NetworkError } from './ip.js';
+import { ip, ipBatch, linkExists, NetworkError, tc } from './ip.js';
 import { newMark } from './mark.js';
 import { silenceIpv6 } from './silence-ipv6.js';
 import { tunnelAddress } from './tunnel.js';
@@ -73,8 +74,29 @@ export interface GateStats {
   compare: CompareStats;
 }
 
-/** Of a line of /proc/net/dev, behind the name: eight numbers received, bytes and packets transmitted. */
+/** Output that has left while protected. */
+export type OutputCounts = Pick<CompareWindow, 'early' | 'matched' | 'committed' | 'uncompared' | 'writes' | 'doubtPackets'>;
+
+/** Of a line of /proc/net/dev, behind the name: eight numbers received, then bytes, packets, errors and drops transmitted. */
 const txPacketsField = 9;
+const txDroppedField = 11;
+
+/** What has become of the packets for a tap: read from it, or dropped because its queue was full. */
+interface Transmitted { packets: bigint; dropped: bigint }
+
+/** Of the VM's inputs: read, as far as can be told; the newest; and all that the tap has dropped. */
+interface Progress { read: bigint; newest: bigint; dropped: bigint }
+
+const nsPerSecond = 1_000_000_000n;
+/** Ended connections may still repeat their last segments; what comes later is held, as anything unknown is. */
+const endedNs = 10n * nsPerSecond;
+/** A guest that stands still may take that long to accept a connection. */
+const quietNs = 60n * nsPerSecond;
+/** As long as Linux remembers an idle connection (nf_conntrack). */
+const idleNs = 5n * 24n * 3600n * nsPerSecond;
+const sweepMs = 5000;
+/** A test run of the sweep needs one; an Ethernet header is enough. */
+const nobodysFrame = new Uint8Array(14);
 
 const modes = {
   pass: GateMode.GATE_PASS, protected: GateMode.GATE_PROTECTED, closed: GateMode.GATE_CLOSED,
@@ -87,9 +109,14 @@ export class Gate {
   readonly #objects: GateObjects;
   readonly #hold: TapHold;
   readonly #services: Services;
+  readonly #sweeper: NodeJS.Timeout;
   #mode: GateStats['mode'] = 'closed';
-  /** What the VM had read from the tap before this gate first opened. */
+  /** What the VM had read from the tap before this gate first opened, less the drops that count as read. */
   #readBefore = 0n;
+  /** So many of what the tap has dropped count as read, or were before this gate. */
+  #dropped = 0n;
+  /** When more was seen to be dropped: none of that is newer than the newest input then. */
+  #overflow: Progress | undefined;
   #opened = false;
 
   /**
@@ -114,6 +141,8 @@ export class Gate {
       // What the kernel itself would say on these is nobody's business.
       for (const ifname of [tap, holdTap, ...(compare ? [compare.shadowTap] : [])]) silenceIpv6(ifname);
       objects = attach(tap, hold, options);
+      // Newer kernels let a queue before the tap's own fill up, and what that drops the tap does not count.
+      await tc('qdisc', 'replace', 'dev', tap, 'root', 'noqueue');
       await ipBatch(undefined, [`link set ${tap} txqueuelen 10000 master ${bridge} up`]);
       return new Gate(options, objects, hold);
     } catch (error) {
@@ -133,6 +162,7 @@ export class Gate {
     const word = ({ offset }: { offset: number }): Uint8Array => memory.subarray(offset, offset + 8);
     hold.share({ loggedIseq: word(logged_iseq), drainedNs: word(drained_ns), unloggedDrainedNs: word(unlogged_drained_ns) });
     this.#services = new Services(objects, options.services ?? []);
+    this.#sweeper = setInterval(() => sweepFlows(objects, process.hrtime.bigint()), sweepMs).unref();
   }
 
   /** On what the input log gives to the VM, which passes even while the gate is `shadowed`. */
@@ -145,7 +175,7 @@ export class Gate {
     // A hold thread that releases everything must stop doing so before the first packet comes.
     if (mode !== 'closed' && !this.#opened) {
       this.#opened = true;
-      this.#readBefore = transmitted(this.#options.tap);
+      ({ packets: this.#readBefore, dropped: this.#dropped } = transmitted(this.#options.tap));
     }
     if (mode === 'protected' && this.#mode !== 'protected') this.#hold.releaseUpTo(0n);
     this.#mode = mode;
@@ -222,14 +252,42 @@ export class Gate {
 
   /**
    * Up to which number the VM has read its inputs, or a little less, never more.
-   * The tap counts a packet as transmitted when QEMU reads it.
+   * The tap counts a packet as transmitted when QEMU reads it. What it drops, nobody will ever read.
+   * The sooner it is asked after the tap has dropped something, the sooner it is exact again.
    * @param diverted inputs that passed the gate and did not reach the tap: see Shadow.divertedInputs
    */
   readInputs(diverted: bigint): bigint {
+    const now = this.#progress(diverted);
+    let { read } = now;
+    // A tap's packets are read in order: with so many read, all up to that input are read or dropped.
+    for (const { newest, dropped } of [now, this.#overflow ?? now]) {
+      const lost = dropped - this.#dropped;
+      if (lost <= 0n || read + lost < newest) continue;
+      read += lost;
+      this.#readBefore -= lost;
+      this.#dropped = dropped;
+      this.#overflow = undefined;
+    }
+    if (now.dropped > this.#dropped) this.#overflow ??= now;
+    // More than there were: some waited in the tap already when this gate opened.
+    if (read > now.newest) this.#readBefore += read - now.newest;
+    return read < 0n ? 0n : read < now.newest ? read : now.newest;
+  }
+
+  /** There is another VM: what the one before has not read is gone, and nobody will. `diverted` as for {@link readInputs}. */
+  vmBegins(diverted: bigint): void {
+    const { read, newest, dropped } = this.#progress(diverted);
+    this.#readBefore += read - newest;
+    this.#dropped = dropped;
+    this.#overflow = undefined;
+  }
+
+  /** In this order, lest more seem to be read or dropped than there were. */
+  #progress(diverted: bigint): Progress {
     const { unnumbered_inputs, input_iseq } = this.#objects.globals.bss;
-    const read = transmitted(this.#options.tap) - this.#readBefore - unnumbered_inputs.get() + diverted;
-    const newest = input_iseq.get();
-    return read < 0n ? 0n : read < newest ? read : newest;
+    const { packets, dropped } = transmitted(this.#options.tap);
+    const read = packets - this.#readBefore - unnumbered_inputs.get() + diverted;
+    return { read, newest: input_iseq.get(), dropped };
   }
 
   /** @throws RangeError if the port is not declared */
@@ -239,6 +297,11 @@ export class Gate {
 
   releaseAll(): void {
     this.#hold.releaseAll();
+  }
+
+  /** How long after a packet was held others are waited for, before the notice: see TapHold.setGathering. */
+  setGathering(quietMs: number, mostMs: number): void {
+    this.#hold.setGathering(quietMs, mostMs);
   }
 
   /** Forgets everything that is held. */
@@ -274,23 +337,56 @@ export class Gate {
     };
   }
 
+  /** For how long no service was written to, ms, if reads wait all the same, for a commit to settle the last write; else undefined. */
+  writtenMsAgo(): number | undefined {
+    const { commit_ns, earlier_commit_ns } = this.#objects.globals.bss;
+    const newestNs = this.#services.unsettledNs(commit_ns.get(), earlier_commit_ns.get());
+    return newestNs ? Number(process.hrtime.bigint() - newestNs) / 1e6 : undefined;
+  }
+
+  /** Output that has left while protected, so far. */
+  outputCounts(): OutputCounts {
+    const { holdTimes, uncomparedPackets, uncomparedNs } = this.#hold.stats();
+    const of = ({ packets, totalNs }: HoldTimes): Released => ({ packets: sumOf(packets), waitedMs: totalNs / 1e6 });
+    const uncompared = { packets: uncomparedPackets, waitedMs: uncomparedNs / 1e6 };
+    const commit = of(holdTimes.commit);
+    const early = this.#count(GateCounter.GATE_OUT_EARLY) + this.#count(GateCounter.GATE_OUT_AUDITED);
+    return {
+      early: early + of(holdTimes.logged).packets, matched: of(holdTimes.match), uncompared, ...this.#services.writeCounts(),
+      committed: { packets: commit.packets - uncompared.packets, waitedMs: commit.waitedMs - uncompared.waitedMs },
+    };
+  }
+
   /** How long released packets were held, by what released them. */
   holdTimes(): Record<ReleaseCause, HoldTimes> {
     return this.#hold.stats().holdTimes;
   }
 
-  /** Removes both taps, and with them the programs. */
-  async close(): Promise<void> {
+  /**
+   * Removes both taps, and with them the programs.
+   * @param options `keepTap`: a VM is still on its tap, which stays, and stays closed
+   */
+  async close({ keepTap = false } = {}): Promise<void> {
+    clearInterval(this.#sweeper);
     this.setMode('closed');
     this.#hold.close();
     this.#objects.close();
-    await ip('link', 'del', this.#options.tap).catch(() => {});
+    if (!keepTap) await ip('link', 'del', this.#options.tap).catch(() => {});
   }
 
   #count(which: GateCounter): number {
     const perCpu = this.#objects.maps.counters.lookup(which) ?? [];
     return Number(perCpu.reduce((sum, { packets }) => sum + packets, 0n));
   }
+}
+
+/** Forgets the connections that are over, as of this CLOCK_MONOTONIC time. */
+export function sweepFlows({ globals: { bss }, programs: { gate_sweep } }: GateObjects, nowNs: bigint): void {
+  const before = (ns: bigint): bigint => nowNs > ns ? nowNs - ns : 0n;
+  bss.sweep_ended_ns.set(before(endedNs));
+  bss.sweep_quiet_ns.set(before(quietNs));
+  bss.sweep_idle_ns.set(before(idleNs));
+  gate_sweep.testRun({ data: nobodysFrame });
 }
 
 /** Loads the gate and attaches it to a tap of its own for a moment. @throws what does not work, and why */
@@ -345,10 +441,10 @@ function sumOf(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0);
 }
 
-/** Packets that have been read from a tap. /proc follows the network namespace, /sys its own mount. */
-function transmitted(tap: string): bigint {
+/** /proc follows the network namespace, /sys its own mount. */
+function transmitted(tap: string): Transmitted {
   const line = readFileSync('/proc/self/net/dev', 'utf8').split('\n').find((text) => text.trimStart().startsWith(`${tap}:`));
-  const packets = line?.slice(line.indexOf(':') + 1).trim().split(/\s+/)[txPacketsField];
-  if (packets === undefined) throw new NetworkError(`The tap ${tap} is gone.`);
-  return BigInt(packets);
+  const fields = line?.slice(line.indexOf(':') + 1).trim().split(/\s+/);
+  if (fields === undefined) throw new NetworkError(`The tap ${tap} is gone.`);
+  return { packets: BigInt(fields[txPacketsField]!), dropped: BigInt(fields[txDroppedField]!) };
 }

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 
-/** A network command that failed, with what the kernel or iproute2 said. */
+/** This host's network is not what it must be, or cannot be made so; with what the kernel or iproute2 said. */
 export class NetworkError extends Error {
   readonly code = 'NETWORK';
 
@@ -12,7 +12,12 @@ export class NetworkError extends Error {
 
 /** Runs `ip` with an argument array. @returns its standard output */
 export async function ip(...args: string[]): Promise<string> {
-  return run(args, undefined);
+  return run('ip', args, undefined);
+}
+
+/** Runs `tc` with an argument array. */
+export async function tc(...args: string[]): Promise<void> {
+  await run('tc', args, undefined);
 }
 
 /**
@@ -22,7 +27,7 @@ export async function ip(...args: string[]): Promise<string> {
  */
 export async function ipBatch(netns: string | undefined, commands: readonly string[]): Promise<void> {
   const where = netns === undefined ? [] : ['-n', netns];
-  await run([...where, '-batch', '-'], commands.join('\n') + '\n');
+  await run('ip', [...where, '-batch', '-'], commands.join('\n') + '\n');
 }
 
 /** True if the interface exists in the caller's namespace. */
@@ -31,15 +36,15 @@ export async function linkExists(ifname: string): Promise<boolean> {
   return links.some((link) => link.ifname === ifname);
 }
 
-function run(args: string[], input: string | undefined): Promise<string> {
+function run(command: 'ip' | 'tc', args: string[], input: string | undefined): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = execFile('ip', args, { timeout: 20_000, maxBuffer: 16 * 1024 * 1024 }, (error, stdout, stderr) => {
+    const child = execFile(command, args, { timeout: 20_000, maxBuffer: 16 * 1024 * 1024 }, (error, stdout, stderr) => {
       if (!error) return resolve(stdout);
-      const what = input === undefined ? `ip ${args.join(' ')}` : `ip ${args.join(' ')} (${input.trim().split('\n').length} commands)`;
+      const what = `${command} ${args.join(' ')}${input === undefined ? '' : ` (${input.trim().split('\n').length} commands)`}`;
       const said = stderr.trim() || error.message;
       reject(new NetworkError(`"${what}" failed: ${said}`, { cause: error }));
     });
-    child.stdin?.on('error', () => {}); // ip ended early; its exit status tells why
+    child.stdin?.on('error', () => {}); // it ended early; its exit status tells why
     child.stdin?.end(input ?? '');
   });
 }

@@ -34,6 +34,8 @@ export interface ServiceStats extends DeclaredService {
 const tcp = 6;
 const udp = 17;
 const prereleaseOffset = 4;
+/** OPEN_NS of bpf/flow.h. */
+const openNs = 10_000_000_000n;
 
 /** The services of one gate; the order of `declared` is their index in the kernel. */
 export class Services {
@@ -54,15 +56,17 @@ export class Services {
     });
   }
 
-  /** Switches the pre-release of a service on or off, from the next packet on. */
+  /** Switches the pre-release of the service at a port on or off, or of both if there is one of TCP and one of UDP, from the next packet on. */
   setPreRelease(port: number, on: boolean): void {
-    const index = this.#declared.findIndex((service) => service.port === port);
-    if (index < 0) throw new RangeError(`There is no declared service at port ${port}.`);
-    this.#declared[index]!.preRelease = on;
-    this.#memory.setUint32(index * Service.size + prereleaseOffset, Number(on), true);
+    if (this.#declared.every((service) => service.port !== port)) throw new RangeError(`There is no declared service at port ${port}.`);
+    this.#declared.forEach((service, index) => {
+      if (service.port !== port) return;
+      service.preRelease = on;
+      this.#memory.setUint32(index * Service.size + prereleaseOffset, Number(on), true);
+    });
   }
 
-  /** Whether held output from this port, of TCP and UDP, may be compared. At most 32 may be left out. */
+  /** Whether held output from this port, of TCP and UDP, may be compared. At most `mostUncompared` ports may be left out. */
   setCompared(port: number, on: boolean): void {
     const { uncompared_ports } = this.#objects.maps;
     for (const protocol of [tcp, udp]) {
@@ -72,10 +76,31 @@ export class Services {
     }
   }
 
+  /**
+   * When a service was last written to, CLOCK_MONOTONIC, if a commit has yet to settle that.
+   * @returns 0n: every service is settled; undefined: a write waits for its reply
+   */
+  unsettledNs(commitNs: bigint, earlierCommitNs: bigint): bigint | undefined {
+    let newestNs = 0n;
+    for (const index of this.#declared.keys()) {
+      const { open_writes, open_ns, settled_ns, vague_ns } = Service.read(this.#memory, index * Service.size);
+      if (open_writes > 0n && (open_ns >= earlierCommitNs || process.hrtime.bigint() - open_ns < openNs)) return undefined;
+      if (settled_ns >= commitNs && settled_ns > newestNs) newestNs = settled_ns;
+      if (vague_ns >= earlierCommitNs && vague_ns > newestNs) newestNs = vague_ns;
+    }
+    return newestNs;
+  }
+
+  /** Of all services: requests that may have been writes, and packets that were held because a write was in doubt. */
+  writeCounts(): { writes: number; doubtPackets: number } {
+    const sums = this.#declared.map((_, index) => this.#sums(index));
+    const total = (member: keyof ServiceCounts): number => sums.reduce((sum, of) => sum + of(member), 0);
+    return { writes: total('writes'), doubtPackets: total('held_doubt') };
+  }
+
   stats(): ServiceStats[] {
     return this.#declared.map((declared, index) => {
-      const perCpu = this.#objects.maps.service_counters.lookup(index) ?? [];
-      const sum = (member: keyof ServiceCounts): number => Number(perCpu.reduce((total, counts) => total + counts[member], 0n));
+      const sum = this.#sums(index);
       return {
         ...declared,
         prereleasedPackets: sum('prereleased'),
@@ -88,6 +113,12 @@ export class Services {
         openWrites: Number(Service.read(this.#memory, index * Service.size).open_writes),
       };
     });
+  }
+
+  /** Counts of a service over all CPUs. */
+  #sums(index: number): (member: keyof ServiceCounts) => number {
+    const perCpu = this.#objects.maps.service_counters.lookup(index) ?? [];
+    return (member) => Number(perCpu.reduce((total, counts) => total + counts[member], 0n));
   }
 }
 

@@ -36,7 +36,7 @@ export interface ShadowOptions {
   limitAgeMs?: number;
   /** On what the log gives to the VM. The gate must know it, too. Not 0. */
   logMark?: number;
-  /** See LogNotice: each asks for a checkpoint. */
+  /** See LogNotice: all but `lost` ask for a checkpoint. */
   onNotice: (notice: LogNotice, value: bigint) => void;
 }
 
@@ -83,6 +83,8 @@ export interface ShadowStats {
   opaquePackets: number;
   /** The table was full. */
   untrackedPackets: number;
+  /** Connections that were followed when those that had ended were last forgotten. */
+  flows: number;
 }
 
 const modes = {
@@ -110,8 +112,10 @@ export class Shadow {
   readonly #objects: ShadowObjects;
   readonly #sweeper: NodeJS.Timeout;
   #mode: ShadowStats['mode'] = 'standby';
+  #closed = false;
   /** Of the flows that the VM has, while it is active; a checkpoint on its way has begun the next. */
   #generation = 0;
+  #flows = 0;
   /** What the primary translates, since a takeover before. */
   #handed: Translations = noTranslations;
 
@@ -204,6 +208,7 @@ export class Shadow {
   activate(cleanNs: bigint): void {
     const { globals: { bss }, maps } = this.#objects;
     this.#generation = bss.generation.get();
+    this.#sweep(process.hrtime.bigint()); // there must be room for those that begin now
     bss.clean_ns.set(cleanNs);
     this.#takeOn(activeBehindMs);
     this.#setMode('active');
@@ -225,7 +230,8 @@ export class Shadow {
    * Gives the log to the VM, which runs now, and lets it speak; if it was active, what it has not had
    * of the log. What clients send meanwhile waits behind the log. Call it once nobody else speaks for
    * the VM; the gate may be opened before or after.
-   * @returns once the log has been replayed, and clients reach the VM directly
+   * @returns once the log has been replayed, and clients reach the VM directly; rejects if the log could
+   *   not be replayed, and they reach it all the same
    */
   async takeOver({ clockBehindMs, limitMs }: TakeOverOptions): Promise<ReplayStats> {
     if (!(clockBehindMs >= 0 && clockBehindMs < 2 ** 31)) throw new RangeError(`A VM's clock cannot be ${clockBehindMs} ms behind.`);
@@ -239,9 +245,11 @@ export class Shadow {
       this.#takeOn(Math.ceil(clockBehindMs));
     }
     this.#setMode('replay');
-    const stats = await this.#log.replay({ flowsFd: maps.shadow_flows.raw.fd, generation: this.#generation, ...(limitMs === undefined ? {} : { limitMs }) });
-    this.#setMode('live');
-    return stats;
+    try {
+      return await this.#log.replay({ flowsFd: maps.shadow_flows.raw.fd, generation: this.#generation, ...(limitMs === undefined ? {} : { limitMs }) });
+    } finally {
+      if (!this.#closed) this.#setMode('live');
+    }
   }
 
   /** The VM is set back, by so much, to a checkpoint of the primary's. */
@@ -285,6 +293,7 @@ export class Shadow {
       learnedFlows: count(ShadowCounter.SHADOW_LEARNED),
       opaquePackets: count(ShadowCounter.SHADOW_OPAQUE),
       untrackedPackets: count(ShadowCounter.SHADOW_FLOWS_FULL),
+      flows: this.#flows,
     };
   }
 
@@ -295,6 +304,7 @@ export class Shadow {
 
   /** Ends the log. The programs stay on the VM's tap as they are, and go with it. */
   close(): void {
+    this.#closed = true;
     clearInterval(this.#sweeper);
     this.#log.close();
     this.#objects.close();
@@ -309,12 +319,13 @@ export class Shadow {
     this.#forgetFlows(before(nowNs, lingerNs), before(nowNs, idleNs));
   }
 
-  /** Those that ended, or were last used, before these times. */
+  /** Those that ended, or were last used, before these times, or that the VM has no more. */
   #forgetFlows(endedNs = endOfTime, usedNs = endOfTime): void {
     const { globals: { bss }, programs: { shadow_sweep } } = this.#objects;
     bss.sweep_ended_ns.set(endedNs);
     bss.sweep_used_ns.set(usedNs);
-    shadow_sweep.testRun({ data: nobodysFrame });
+    bss.guest_generation.set(this.#generation);
+    this.#flows = shadow_sweep.testRun({ data: nobodysFrame }).retval;
   }
 }
 

@@ -7,27 +7,32 @@
 import { ShadowFlow, ShadowFlowState, ShadowKey, type ShadowObjects } from './skel/shadow.skel.js';
 import type { TranslatedFlow, Translations } from '../protocol/messages.js';
 
-/** More cannot be handed on: the others break at the next takeover. They were all opened in the moment of the last one. */
+/** More cannot be handed on: the others break at the next takeover, if they still need help. They were all busy in the moment of the last one. */
 export const mostTranslatedFlows = 4096;
 
 type Flows = ShadowObjects['maps']['shadow_flows'];
 
 export const noTranslations: Translations = { tsOffset: 0, flows: [] };
 
-/** Those that go on and are of `generation`. */
+/**
+ * Those of `generation`, first of all those with other numbers. The others may be of clients that know
+ * more than the VM has said again. Also those that have ended, as long as they are remembered: what the
+ * VM said last may have been lost, and once it is set back it says that again.
+ */
 export function readTranslations(map: Flows, tsOffset: number, generation: number): Translations {
-  const flows: TranslatedFlow[] = [];
+  const translated: TranslatedFlow[] = [];
+  const others: TranslatedFlow[] = [];
   for (const { count, keys, values } of map.raw.batches()) {
     const view = new DataView(values.buffer, values.byteOffset, values.byteLength);
-    for (let i = 0; i < count && flows.length < mostTranslatedFlows; i++) {
+    for (let i = 0; i < count; i++) {
       const flow = ShadowFlow.read(view, i * ShadowFlow.size);
       const settled = flow.state === ShadowFlowState.SHADOW_KNOWN || flow.state === ShadowFlowState.SHADOW_SILENT;
-      if (!settled || flow.seq_delta === 0 || flow.ended_ns !== 0n || flow.generation !== generation) continue;
+      if (!settled || flow.generation !== generation) continue;
       const key = Buffer.from(keys.subarray(i * ShadowKey.size, (i + 1) * ShadowKey.size)).toString('hex');
-      flows.push({ key, seqDelta: flow.seq_delta, tsDelta: flow.ts_delta });
+      (flow.seq_delta === 0 ? others : translated).push({ key, seqDelta: flow.seq_delta, tsDelta: flow.ts_delta });
     }
   }
-  return { tsOffset, flows };
+  return { tsOffset, flows: [...translated, ...others].slice(0, mostTranslatedFlows) };
 }
 
 /**

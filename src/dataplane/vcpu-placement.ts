@@ -50,9 +50,20 @@ export class VcpuPlacement {
     }
   }
 
-  /** Gives every thread back what it had. Takes microseconds, and fails for none that lives. */
+  /**
+   * Gives every thread back what it had. Takes microseconds, and never fails: a takeover must not.
+   * Who took the CPUs away that a thread had has given it others, and those are kept.
+   */
   restore(): void {
-    for (const [tid, found] of this.#found) ifAlive(() => setScheduling(tid, found));
+    for (const [tid, { policy, priority, cpus }] of this.#found) {
+      for (const part of [{ policy, priority }, { cpus }]) {
+        try {
+          setScheduling(tid, part);
+        } catch {
+          // It has ended, or may not have this any more.
+        }
+      }
+    }
     this.#found.clear();
     this.#cpuOf.clear();
   }

@@ -29,7 +29,9 @@ const activities: Record<Activity, VcpuActivity> = {
 
 export class VcpuTracer {
   readonly #objects: VcpuObjects;
-  readonly #links: Link[] = [];
+  readonly #links: readonly Link[];
+  /** Sums up what other tasks have waited whenever it is read. */
+  readonly #others: Link;
   readonly #seesExits: boolean;
   #pid = 0;
   #threads: readonly VcpuThread[] = [];
@@ -48,20 +50,22 @@ export class VcpuTracer {
     const seesExits = hasKvmExits();
     specs.programs.on_kvm_exit.setAutoload(seesExits);
     const objects = specs.load();
-    const tracer = new VcpuTracer(objects, seesExits);
+    const { sum_others, on_kvm_exit, ...programs } = objects.programs;
+    const links: Link[] = [];
     try {
-      for (const program of Object.values(objects.programs)) {
-        if (seesExits || program !== objects.programs.on_kvm_exit) tracer.#links.push(program.attach());
-      }
-      return tracer;
+      for (const program of [...Object.values(programs), ...(seesExits ? [on_kvm_exit] : [])]) links.push(program.attach());
+      return new VcpuTracer(objects, links, sum_others.attach(), seesExits);
     } catch (error) {
-      tracer.close();
+      for (const link of links) link.close();
+      objects.close();
       throw error;
     }
   }
 
-  private constructor(objects: VcpuObjects, seesExits: boolean) {
+  private constructor(objects: VcpuObjects, links: Link[], others: Link, seesExits: boolean) {
     this.#objects = objects;
+    this.#links = links;
+    this.#others = others;
     this.#seesExits = seesExits;
   }
 
@@ -83,7 +87,7 @@ export class VcpuTracer {
       maps.vcpu_counts.update(vcpu, zero);
       const thread = threadOf(pid, tid);
       const activity = thread?.asleep ? Activity.VCPU_SLEEPS : Activity.VCPU_UNSEEN;
-      maps.vcpu_now.update(vcpu, VcpuNow.create({ since_ns: process.hrtime.bigint(), activity, delay_ns: thread?.waitedNs ?? 0n }));
+      maps.vcpu_now.update(vcpu, VcpuNow.create({ since_ns: process.hrtime.bigint(), activity, cpu: thread?.cpu ?? 0, delay_ns: thread?.waitedNs ?? 0n }));
       maps.vcpu_of.update(tid, vcpu);
     }
     this.#threads = threads.map((thread) => ({ ...thread }));
@@ -103,7 +107,7 @@ export class VcpuTracer {
 
   /** What the vCPUs have done since they are followed, up to now. */
   read(): VcpuReading {
-    const { maps } = this.#objects;
+    const { maps, globals } = this.#objects;
     const vcpus = new Map<number, VcpuTotals>();
     let atNs = process.hrtime.bigint();
     let before = this.#states();
@@ -119,13 +123,13 @@ export class VcpuTracer {
       }
       before = after;
     }
-    const waitNs = Number((maps.others.lookup(0) ?? []).reduce((sum, cpu) => sum + cpu.wait_ns, 0n));
-    const others = { runNs: hostRunNs() - processRunNs(this.#pid), waitNs };
+    this.#others.readIterator();
+    const others = { runNs: hostRunNs() - processRunNs(this.#pid), waitNs: Number(globals.bss.others_waited_ns.get()) };
     return { atNs: Number(atNs), pid: this.#pid, vcpus: [...vcpus.values()].sort((a, b) => a.vcpu - b.vcpu), others };
   }
 
   close(): void {
-    for (const link of this.#links) link.close();
+    for (const link of [...this.#links, this.#others]) link.close();
     this.#objects.close();
   }
 
@@ -189,14 +193,14 @@ function processRunNs(pid: number): number {
   }
 }
 
-/** What the kernel tells of a thread: whether it sleeps, how long it has ever run and waited; undefined if it is gone. */
-function threadOf(pid: number, tid: number): { asleep: boolean; ranNs: bigint; waitedNs: bigint } | undefined {
+/** What the kernel tells of a thread: whether it sleeps, where it last ran, how long it has ever run and waited; undefined if it is gone. */
+function threadOf(pid: number, tid: number): { asleep: boolean; cpu: number; ranNs: bigint; waitedNs: bigint } | undefined {
   const read = (file: string): string => readFileSync(`/proc/${pid}/task/${tid}/${file}`, 'latin1');
   try {
     const stat = read('stat');
-    const asleep = stat[stat.lastIndexOf(')') + 2] !== 'R'; // the name in front may hold anything
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' '); // the name in front may hold anything
     const [ranNs = 0n, waitedNs = 0n] = read('schedstat').trim().split(' ').map(BigInt);
-    return { asleep, ranNs, waitedNs };
+    return { asleep: fields[0] !== 'R', cpu: Number(fields[36]), ranNs, waitedNs };
   } catch {
     return undefined;
   }

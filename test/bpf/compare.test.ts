@@ -2,10 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { TapHold, type CompareEvent, type CompareLimits, type TapHoldError } from 'tap-hold';
-import { EtherType, IpProtocol, ethernet, ipv4, offloaded, pattern, plain, tcp, udp, type Packet } from './frames.js';
+import { TapHold, type CompareEvent, type CompareLimits, type HoldNotice, type TapHoldError } from 'tap-hold';
+import { EtherType, IpProtocol, ethernet, inputAck, ipv4, offloaded, pattern, plain, tcp, udp, type Packet } from './frames.js';
 import { thrown, until } from './libbpf-support.js';
-import { FarEnd, attachGate, bridged, deviceExists, enterOwnNamespace } from './tap.js';
+import { FarEnd, attachGate, bridged, deviceExists, enterOwnNamespace, ip } from './tap.js';
 
 enterOwnNamespace(import.meta.url);
 
@@ -18,20 +18,24 @@ const patient: CompareLimits = { lateMinMs: 60_000, lateFirstMs: 60_000, lateMax
 interface Rig {
   hold: TapHold;
   found: CompareEvent[];
+  notices: HoldNotice[];
   /** As the secondary's guest says it, after it has loaded the checkpoint `epoch`. */
   shadow: (frame: Buffer, epoch?: number) => void;
   /** As the gate copies what left early. */
   audit: (frame: Buffer) => void;
+  /** To the hold tap. */
+  forge: (packet: Packet) => void;
 }
 
 /** The tags of bpf/wire.h. */
-function tagged(magic: number, frame: Buffer, { flags = 0, epoch }: { flags?: number; epoch?: number } = {}): Packet {
+function tagged(magic: number, frame: Buffer, { flags = 0, epoch, needsInput = 0n }: { flags?: number; epoch?: number; needsInput?: bigint } = {}): Packet {
   const tag = Buffer.alloc(epoch === undefined ? 40 : 48);
   tag.writeUInt16LE(flags, 10);
   tag.writeUInt16BE(0x88b5, 12);
   tag.writeBigUInt64LE(process.hrtime.bigint(), 16);
   tag.writeUInt32LE(magic, 24);
   tag.writeUInt32LE(frame.length, 28);
+  tag.writeBigUInt64LE(needsInput, 32);
   if (epoch !== undefined) tag.writeUInt32LE(epoch, 40);
   return { vnet: plain, frame: Buffer.concat([tag, frame]) };
 }
@@ -39,7 +43,8 @@ function tagged(magic: number, frame: Buffer, { flags = 0, epoch }: { flags?: nu
 function compareTest(name: string, limits: CompareLimits, body: (rig: Rig) => Promise<void>): void {
   test(name, async () => {
     const found: CompareEvent[] = [];
-    const hold = new TapHold({ ifname: holdTap, onNotice: () => {}, compare: { ifname: shadowTap, onFound: (events) => found.push(...events) } });
+    const notices: HoldNotice[] = [];
+    const hold = new TapHold({ ifname: holdTap, onNotice: (notice) => notices.push(notice), compare: { ifname: shadowTap, onFound: (events) => found.push(...events) } });
     const { detach } = attachGate(guestTap, hold);
     const [secondary, gate] = await Promise.all([FarEnd.open('packet', shadowTap), FarEnd.open('packet', holdTap)]);
     client.take();
@@ -47,9 +52,10 @@ function compareTest(name: string, limits: CompareLimits, body: (rig: Rig) => Pr
       hold.setCompare(limits);
       hold.commit(process.hrtime.bigint(), 1);
       await body({
-        hold, found,
+        hold, found, notices,
         shadow: (frame, epoch = 1) => secondary.send(tagged(0x636f_6c73, frame, { epoch })),
         audit: (frame) => gate.send(tagged(0x636f_6c70, frame, { flags: 1 })),
+        forge: (packet) => gate.send(packet),
       });
     } finally {
       detach();
@@ -94,6 +100,24 @@ compareTest('what both say leaves, whoever says it first and in whatever packets
   assert.equal(found, []);
 });
 
+compareTest('what has matched holds up nothing that comes after it', patient, async ({ hold, shadow }) => {
+  const words = new BigUint64Array(3);
+  const [loggedIseq, drainedNs, unloggedDrainedNs] = [0, 1, 2].map((i) => new Uint8Array(words.buffer, 8 * i, 8)) as [Uint8Array, Uint8Array, Uint8Array];
+  hold.share({ loggedIseq, drainedNs, unloggedDrainedNs });
+  send(segment(text('one')));
+  await held(hold, 1);
+  const heldNs = process.hrtime.bigint();
+  send(segment(text('two'), 3));
+  await held(hold, 2);
+  shadow(segment(text('one')));
+  await got(1);
+  await until(() => Atomics.load(words, 1) > 0n);
+  assert.ok(Atomics.load(words, 1) < heldNs);
+  shadow(segment(text('two'), 3));
+  await got(2);
+  await until(() => Atomics.load(words, 1) > heldNs);
+});
+
 compareTest('64 KiB to segment against segments, and what is said around it in other flows', patient, async ({ hold, found, shadow }) => {
   const bulk = offloaded(pattern(45 * 1448), { gsoSize: 1448 });
   const other = ethernet(EtherType.ipv4, ipv4(IpProtocol.udp, udp(text('nobody else says this'))));
@@ -111,6 +135,17 @@ compareTest('64 KiB to segment against segments, and what is said around it in o
   assert.equal(found, []);
 });
 
+compareTest('with a difference is told how much of its port had matched', patient, async ({ hold, found, shadow }) => {
+  send(segment(text('a')));
+  await held(hold, 1);
+  shadow(segment(text('a')));
+  await got(1);
+  send(segment(text('b'), 1));
+  shadow(segment(text('c'), 1));
+  await until(() => found.length > 0);
+  assert.is(found[0]!.portMatched, 1);
+});
+
 compareTest('a difference is reported, and waits for a commit', patient, async ({ hold, found, shadow }) => {
   send(segment(text('12:30 o\'clock')));
   send(segment(text('.'), 13));
@@ -119,7 +154,7 @@ compareTest('a difference is reported, and waits for a commit', patient, async (
   await until(() => found.length > 0);
   const { ageNs, primary, shadow: other, ...event } = found[0]!;
   assert.equal(event, {
-    finding: 'divergence', difference: 'payload', seq: 1004, offset: 4,
+    finding: 'divergence', difference: 'payload', seq: 1004, offset: 4, portMatched: 0,
     flow: { ethertype: 0x0800, protocol: 6, guest: '192.0.2.1', guestPort: 80, client: '192.0.2.2', clientPort: 40_000 },
   });
   assert.ok(ageNs > 0);
@@ -185,6 +220,36 @@ compareTest('an audit compares what has left, and releases nothing', patient, as
   assert.is(hold.stats().compare.auditMismatches, 1);
 });
 
+compareTest('what only waited for the input log is audited once it has left, if the gate says so', patient, async ({ hold, found, shadow, forge }) => {
+  const words = new BigUint64Array(3);
+  const [loggedIseq, drainedNs, unloggedDrainedNs] = [0, 1, 2].map((i) => new Uint8Array(words.buffer, 8 * i, 8)) as [Uint8Array, Uint8Array, Uint8Array];
+  hold.share({ loggedIseq, drainedNs, unloggedDrainedNs });
+  const logged = (iseq: bigint): void => {
+    Atomics.store(words, 0, iseq);
+    forge({ vnet: plain, frame: inputAck({ iseq }) });
+  };
+  const sampled = 4;
+  forge(tagged(0x636f_6c70, segment(text('right')), { flags: sampled, needsInput: 7n }));
+  await held(hold, 1);
+  logged(7n);
+  await got(1);
+  shadow(segment(text('right')));
+  await until(() => hold.stats().compare.audited === 1);
+  for (const [flags, needsInput, at] of [[0, 8n, 5], [sampled, 9n, 10]] as const) {
+    forge(tagged(0x636f_6c70, segment(text('wrong'), at), { flags, needsInput }));
+    await held(hold, 1);
+    logged(needsInput);
+    await held(hold, 0);
+    shadow(segment(text('wrung'), at));
+    await patience();
+    assert.is(hold.stats().compare.auditMismatches, flags === sampled ? 1 : 0);
+  }
+  await until(() => found.length > 0);
+  assert.is(found[0]!.finding, 'auditMismatch');
+  assert.is(found[0]!.seq, 1012);
+  assert.is(client.received.length, 3);
+});
+
 compareTest('switched off, everything waits for a commit; switched on again, for a commit too', patient, async ({ hold, shadow }) => {
   hold.setCompare(undefined);
   send(segment(text('abc')));
@@ -207,6 +272,24 @@ compareTest('frames that are no shadow outputs are counted', patient, async ({ h
   shadow(damaged);
   await until(() => hold.stats().compare.shadowMalformed === 2);
   await stray.close();
+});
+
+compareTest('the tap of shadow outputs taken away: said, and what is held waits for commits, also later', patient, async ({ hold, notices }) => {
+  send(segment(text('one')));
+  await held(hold, 1);
+  await patience();
+  assert.equal(notices, [], 'it is compared');
+  ip(`link del ${shadowTap}`);
+  await until(() => notices.length === 2);
+  assert.equal(notices, ['shadowLost', 'held']);
+  assert.ok(hold.stats().shadowLost);
+  assert.not.ok(hold.stats().deviceLost);
+  hold.setCompare(patient);
+  hold.commit(process.hrtime.bigint(), 2);
+  await got(1);
+  send(segment(text('two'), 3));
+  await until(() => notices.length === 3);
+  assert.is(notices[2], 'held');
 });
 
 test('errors name what is wrong', () => {

@@ -10,6 +10,7 @@ const NEXT = -1;
 const DROP = 2;
 const REDIRECT = 7;
 const MARK = 0x600d_cafe;
+const LOG_MARK = 0x1091_ca11;
 const TAG_BYTES = 40;
 const endOfTime = (1n << 64n) - 1n;
 
@@ -17,6 +18,7 @@ const specs = openGate();
 specs.globals.rodata.tap_ifindex.set(1);
 specs.globals.rodata.hold_ifindex.set(1);
 specs.globals.rodata.release_mark.set(MARK);
+specs.globals.rodata.log_mark.set(LOG_MARK);
 const gate = specs.load();
 const { gate_out, gate_in, gate_release } = gate.programs;
 const { mode, lease_until_ns } = gate.globals.bss;
@@ -311,6 +313,28 @@ function isNeighbourDiscovery(frame: Buffer): boolean {
   if (ethertype === EtherType.arp || ethertype === EtherType.rarp) return frame.length >= 14 + 28;
   return ethertype === EtherType.ipv6 && frame[20] === IpProtocol.icmpv6 && frame.length > 54 && frame[54]! >= 133 && frame[54]! <= 137;
 }
+
+test('of an active secondary: what the guest says goes on to the shadow programs, lease or not', () => {
+  for (const leaseUntilNs of [0n, endOfTime]) {
+    setGate(GateMode.GATE_SHADOWED, leaseUntilNs);
+    for (const frame of [tcpSegment, neighbourSolicit, arpRequest]) leftAlone(out(frame), frame, NEXT, 'GATE_OUT_SHADOW');
+  }
+});
+
+test('of an active secondary: only what comes from the input log goes in, and counts as read', () => {
+  setGate(GateMode.GATE_SHADOWED);
+  const { unnumbered_inputs } = gate.globals.bss;
+  const before = unnumbered_inputs.get();
+  for (const mark of [0, MARK, LOG_MARK - 1]) leftAlone(run(gate_in, tcpSegment, { mark }), tcpSegment, DROP, 'GATE_IN_CLOSED');
+  assert.is(unnumbered_inputs.get(), before);
+  leftAlone(run(gate_in, tcpSegment, { mark: LOG_MARK }), tcpSegment, NEXT, 'GATE_IN_PASSED');
+  assert.is(unnumbered_inputs.get(), before + 1n);
+});
+
+test('closed, nothing goes in, whatever its mark', () => {
+  setGate(GateMode.GATE_CLOSED);
+  leftAlone(run(gate_in, tcpSegment, { mark: LOG_MARK }), tcpSegment, DROP, 'GATE_IN_CLOSED');
+});
 
 test('any bytes of any length from 14 to 1514: held, or neighbour discovery', () => {
   setGate(GateMode.GATE_PROTECTED);

@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { BpfProgram } from 'libbpf-napi';
-import { TapHold, type TapHoldError } from 'tap-hold';
+import { TapHold, type HoldNotice, type TapHoldError } from 'tap-hold';
 import { Gate } from '../../src/dataplane/gate.js';
 import { EtherType, IpProtocol, ethernet, ipv4, pattern, plain, udp, type Packet } from './frames.js';
 import { collectGarbage, thrown, until } from './libbpf-support.js';
@@ -82,7 +82,8 @@ test('forgotten by all, it still holds: only close ends it', async () => {
 });
 
 test('its device taken away: said so, and no thread spins', async () => {
-  const hold = openHold();
+  const notices: HoldNotice[] = [];
+  const hold = new TapHold({ ifname: holdTap, onNotice: (notice) => notices.push(notice) });
   const { detach } = attachGate(guestTap, hold);
   guest.send(packet, 10);
   await until(() => hold.stats().heldPackets === 10);
@@ -92,9 +93,11 @@ test('its device taken away: said so, and no thread spins', async () => {
   hold.releaseAll();
   await until(() => hold.stats().deviceLost);
   await until(() => hold.stats().failedPackets === 10);
+  await until(() => notices.includes('lost'));
   const before = process.cpuUsage();
   await sleep(200);
   const { user, system } = process.cpuUsage(before);
+  assert.equal(notices.filter((notice) => notice === 'lost'), ['lost'], 'once');
   assert.ok(user + system < 100_000, `${user + system} µs of CPU time in 200 ms of nothing`);
   assert.is(await seen(), 0);
   detach();

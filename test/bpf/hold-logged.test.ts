@@ -137,6 +137,17 @@ logTest('packets that wait for a commit are passed over, and released by it in o
   assert.is(holdTimes.commit.packets.reduce((sum, packets) => sum + packets), 4);
 });
 
+logTest('a packet that has left holds nobody up, once all before it have left too', async (rig) => {
+  rig.held(1);
+  const lastNs = rig.held(2, 3n);
+  rig.logged(3n);
+  assert.equal(await came(1), [2]);
+  assert.ok(rig.drainedNs < lastNs, 'the first one waits still');
+  rig.hold.releaseUpTo(lastNs - 1n);
+  assert.equal(await came(1), [1]);
+  await until(() => rig.drainedNs === lastNs);
+});
+
 logTest('what was discarded stays so, also when its input is logged', async (rig) => {
   rig.held(1, 3n);
   await rig.heldAre(1);
@@ -174,6 +185,17 @@ logTest('a checkpoint is asked for what waits for a commit at once, and for what
   rig.held(3);
   await until(() => rig.notices.length > 1);
   assert.equal(rig.notices, ['held', 'held']);
+});
+
+logTest('at the end of a protection no more is told to have left than has: the next one holds again', async (rig) => {
+  rig.hold.releaseAll();
+  const sentNs = [rig.held(1), rig.held(2)];
+  assert.equal(await came(2), [1, 2]);
+  assert.is(rig.drainedNs, sentNs[1]);
+  rig.hold.releaseUpTo(0n);
+  rig.held(3);
+  await rig.heldAre(1);
+  assert.is(rig.drainedNs, sentNs[1]);
 });
 
 test.after(async () => {

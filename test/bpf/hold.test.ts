@@ -338,6 +338,62 @@ holdTest('notices: none for what a watermark already covers', { limitPackets: 10
   assert.equal(notices, []);
 });
 
+holdTest('gathering: the notice waits until nothing has come for a while, with the time of the first', {}, async ({ hold, notices }) => {
+  hold.setGathering(400, 5000);
+  guest.send(numbered(0));
+  const { oldestNs } = await heldAre(hold, 1);
+  for (let i = 1; i <= 4; i++) {
+    await sleep(100);
+    guest.send(numbered(i));
+    await heldAre(hold, i + 1);
+  }
+  const lastNs = nowNs();
+  assert.equal(notices, []);
+  await until(() => notices.length > 0);
+  const waitedMs = Number(nowNs() - lastNs) / 1e6;
+  assert.ok(waitedMs > 300, `after ${waitedMs} ms`);
+  assert.equal(notices, [['held', oldestNs]]);
+});
+
+holdTest('gathering: no longer than it may, and never what is over the limit', { limitPackets: 100 }, async ({ hold, notices }) => {
+  hold.setGathering(1000, 300);
+  const sinceNs = nowNs();
+  guest.send(numbered(0));
+  const { oldestNs } = await heldAre(hold, 1);
+  await until(() => notices.length > 0);
+  assert.equal(notices.splice(0), [['held', oldestNs]]);
+  assert.ok(nowNs() - sinceNs >= 300_000_000n);
+  hold.releaseUpTo(nowNs());
+  hold.setGathering(10_000, 10_000);
+  guest.send(numbered(0), 101, numberAt);
+  await heldAre(hold, 101);
+  await patience();
+  assert.equal(notices.map(([notice]) => notice), ['limit']);
+});
+
+holdTest('gathering: given up while it gathers nothing, tried again, and kept up where it does', {}, async ({ hold, notices }) => {
+  const waitMs = 60;
+  hold.setGathering(waitMs, 1000);
+  const waits: boolean[] = [];
+  const round = async (packets: number): Promise<void> => {
+    const sinceNs = nowNs();
+    guest.send(numbered(0), packets, numberAt);
+    await until(() => notices.length > 0);
+    waits.push(Number(nowNs() - sinceNs) / 1e6 >= waitMs);
+    notices.length = 0;
+    hold.releaseUpTo(nowNs());
+    await heldAre(hold, 0);
+  };
+  for (let i = 0; i < 40; i++) await round(1);
+  assert.ok(waits.slice(0, 4).every(Boolean), 'at first they are waited for');
+  // On a busy machine one that was told at once may have come late.
+  assert.ok(waits.slice(4).filter((waited) => !waited).length >= 25, String(waits));
+  waits.length = 0;
+  for (let i = 0; i < 40; i++) await round(3);
+  await came(40 + 40 * 3);
+  assert.ok(waits.slice(32).every(Boolean), String(waits));
+});
+
 holdTest('discard: what waits is forgotten, what comes later is not', {}, async ({ hold, notices }) => {
   guest.send(numbered(0), 20, numberAt);
   await heldAre(hold, 20);

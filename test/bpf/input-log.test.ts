@@ -419,4 +419,18 @@ test('a closed log says so; a name that is none, too', async () => {
   other.close();
 });
 
+test('its tap taken away: said once, and a replay is none', async () => {
+  const notices: LogNotice[] = [];
+  const log = new InputLog({ ifname: logTap, onNotice: (name) => notices.push(name) });
+  log.reset(1n, 1n);
+  ip(`link del ${logTap}`);
+  await eventually(() => notices.length > 0, () => log.stats());
+  await sleep(20);
+  assert.equal(notices, ['lost']);
+  assert.ok(log.stats().deviceLost);
+  const said = await log.replay({ generation: 0, flowsFd: 0, limitMs: 1000 }).then(() => 'done', (error: Error) => error.message);
+  assert.is(said, `The log tap ${logTap} cannot replay: somebody deleted it.`);
+  log.close();
+});
+
 test.run();

@@ -43,6 +43,15 @@ async function keptUp(rig: Rig, client: Client, limitMs = 5000): Promise<void> {
   await eventually(() => said()?.primary === said()?.secondary, () => ({ ...said(), ...rig.shadow.stats() }), limitMs);
 }
 
+/**
+ * A VM that stops for a checkpoint says nothing more; here the guest runs on, so it must have nothing
+ * to say: what was on its way has gone in, also an acknowledgement that the client delayed.
+ */
+async function standStill(rig: Rig): Promise<void> {
+  rig.shadow.suspend();
+  await sleep(100);
+}
+
 async function failOver(rig: Rig): ReturnType<Rig['shadow']['takeOver']> {
   rig.killPrimary();
   const replay = await rig.shadow.takeOver({ clockBehindMs: 0 });
@@ -125,7 +134,7 @@ activeTest('a takeover in the middle of a checkpoint: it was not loaded, so the 
   const client = await Client.connect(guestAddress[4]);
   for (let i = 1; i <= 5; i++) assert.is(await client.count('inc'), i);
   await keptUp(rig, client);
-  rig.shadow.suspend();
+  await standStill(rig);
   rig.shadow.begin(generation + 1);
   const { deliveredPackets } = rig.shadow.stats().log;
   assert.is(await client.count('inc'), 6);
@@ -173,6 +182,29 @@ activeTest('forwarding is switched while it goes on', {}, async (rig) => {
   rig.shadow.activate(process.hrtime.bigint());
   assert.is(await forwarded('dirty', 'get'), 0, 'settled');
   client.close();
+});
+
+activeTest('a checkpoint that is loaded makes room: what was open before is another connection now', {}, async (rig) => {
+  const clients = await Promise.all(Array.from({ length: 20 }, () => Client.connect(guestAddress[4])));
+  for (const each of clients) {
+    await each.count('get');
+    await keptUp(rig, each);
+  }
+  await rig.settled();
+  rig.shadow.suspend();
+  rig.shadow.begin(generation + 1);
+  rig.shadow.forget(BigInt(rig.get('input_iseq')));
+  rig.shadow.activate(0n);
+  assert.is(rig.shadow.stats().flows, 0);
+  const client = await Client.connect(guestAddress[4]);
+  assert.is(await client.count('inc'), 1);
+  await keptUp(rig, client);
+  rig.shadow.suspend();
+  rig.shadow.begin(generation + 2);
+  await rig.settled();
+  await failOver(rig);
+  assert.is(await client.count('inc', 2000), 2);
+  for (const each of [client, ...clients]) each.close();
 });
 
 test.run();

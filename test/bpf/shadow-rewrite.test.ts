@@ -51,10 +51,11 @@ function counted(which: ShadowCounter, action: () => void): number {
   return Number(read() - before);
 }
 
-function forget(endedNs = (1n << 64n) - 1n, usedNs = endedNs): void {
+/** @returns how many flows are left */
+function forget(endedNs = (1n << 64n) - 1n, usedNs = endedNs): number {
   bss.sweep_ended_ns.set(endedNs);
   bss.sweep_used_ns.set(usedNs);
-  shadow_sweep.testRun({ data: new Uint8Array(14) });
+  return shadow_sweep.testRun({ data: new Uint8Array(14) }).retval;
 }
 
 function begin(mode: ShadowMode, tsOffset = 0): void {
@@ -115,7 +116,9 @@ for (const version of [4, 6] as const) {
     assert.is(learned, 1);
     const payload = pattern(33);
     is(replayed({ version, flags: Tcp.ack | Tcp.psh, seq: clientIsn + 1, ack: primaryIsn + 1, payload }), { version, flags: Tcp.ack | Tcp.psh, seq: clientIsn + 1, ack: guestIsn + 1, payload });
-    is(said({ version, seq: guestIsn + 1, ack: clientIsn + 34, payload: pattern(100) }), { version, fromGuest: true, seq: primaryIsn + 1, ack: clientIsn + 34, payload: pattern(100) });
+    is(said({ version, seq: guestIsn + 1, ack: clientIsn + 34, payload: pattern(60) }), { version, fromGuest: true, seq: primaryIsn + 1, ack: clientIsn + 34, payload: pattern(60) });
+    assert.is(flowOf()!.replies, 0, 'the beginning of one');
+    for (const _ of ['once', 'and again']) said({ version, flags: Tcp.ack | Tcp.psh, seq: guestIsn + 61, ack: clientIsn + 34, payload: pattern(40) });
     bss.mode.set(ShadowMode.SHADOW_LIVE);
     is(live({ version, seq: clientIsn + 34, ack: primaryIsn + 101 }), { version, seq: clientIsn + 34, ack: guestIsn + 101 });
     const flow = flowOf()!;
@@ -377,6 +380,22 @@ test('idle flows are forgotten', () => {
   assert.is(flowOf(), undefined);
 });
 
+test('flows of a checkpoint that nobody goes back to are forgotten, however young', () => {
+  begin(ShadowMode.SHADOW_REPLAY);
+  for (const generation of [5, 6, 7]) {
+    bss.generation.set(generation);
+    open(4, 40_000 + generation);
+  }
+  const left = (): number[] => [5, 6, 7].filter((generation) => flowOf(40_000 + generation));
+  bss.guest_generation.set(6);
+  assert.is(forget(0n), 2);
+  assert.equal(left(), [6, 7]);
+  bss.guest_generation.set(7);
+  assert.is(forget(0n), 1);
+  assert.equal(left(), [7]);
+  for (const generation of [bss.generation, bss.guest_generation]) generation.set(0);
+});
+
 test('a connection that the guest opens itself ends what was known of it', () => {
   begin(ShadowMode.SHADOW_REPLAY);
   open();
@@ -406,9 +425,11 @@ test('what a host translates, its secondary can take on: through the whole life 
   is(said({ seq: guestIsn + 20, ack: clientIsn + 10, options: ts(1001, 7), payload }), { fromGuest: true, seq: primaryIsn + 20, ack: clientIsn + 10, options: ts(1151, 7), payload });
   is(live({ seq: clientIsn + 10, ack: primaryIsn + 50 }), { seq: clientIsn + 10, ack: guestIsn + 29 });
 
-  // Over: nothing to hand on, and the same ports begin anew.
+  // Over, but what was said last may have to be said again; then the same ports begin anew.
   const changes = bss.flow_changes.get();
   live({ seq: clientIsn + 10, ack: primaryIsn + 29, flags: Tcp.rst | Tcp.ack });
+  assert.is(readTranslations(flows, 150, 6).flows.length, 1);
+  live({ seq: clientIsn + 5000, ack: 0, flags: Tcp.syn });
   assert.is(bss.flow_changes.get(), changes + 1n);
   assert.equal(readTranslations(flows, 150, 6).flows, []);
   bss.generation.set(0);

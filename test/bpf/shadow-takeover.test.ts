@@ -30,6 +30,7 @@ function takeoverTest(name: string, options: RigOptions, body: (rig: Rig) => Pro
       assert.is(log.malformedPackets, 0);
       assert.is(log.failedPackets, 0);
     } finally {
+      Client.closeAll();
       await rig.close();
     }
   });
@@ -275,5 +276,25 @@ for (const timestamps of [true, false]) {
     });
   }
 }
+
+test('without its log tap nothing is replayed, which is said, and clients reach the VM', async () => {
+  const rig = await Rig.open();
+  try {
+    rig.reset();
+    const before = await Client.connect(guestAddress[4]);
+    assert.is(await before.count('inc'), 1);
+    await rig.settled();
+    rig.loseLogTap();
+    await eventually(() => rig.notices.length > 0, () => rig.shadow.stats());
+    rig.killPrimary();
+    const said = await rig.shadow.takeOver({ clockBehindMs }).then(() => 'done', (error: Error) => error.message);
+    assert.match(said, 'cannot replay: somebody deleted it');
+    const after = await Client.connect(guestAddress[4]);
+    assert.is(await after.count('inc'), 1);
+    for (const client of [before, after]) client.close();
+  } finally {
+    await rig.close();
+  }
+});
 
 test.run();

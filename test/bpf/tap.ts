@@ -5,14 +5,14 @@
 import { execFileSync, spawn, spawnSync, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ifIndex } from 'libbpf-napi';
+import * as assert from 'uvu/assert';
 import type { TapHold } from 'tap-hold';
 import { GateMode, openGate, type GateObjects } from '../../src/dataplane/skel/gate.skel.js';
 import { decodeVnet, encodeVnet, VNET_BYTES, type Packet } from './frames.js';
-import { scratch } from './libbpf-support.js';
+import { tapPump } from './tap-pump.js';
 
 /** The sources beside this file, which is compiled to another folder. */
 export const sources = fileURLToPath(new URL('../../../test/bpf/', import.meta.url));
@@ -50,16 +50,6 @@ export function deviceExists(name: string): boolean {
   }
 }
 
-let pump: string | undefined;
-
-function compilePump(): string {
-  if (pump === undefined) {
-    pump = join(scratch, 'tap-pump');
-    execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-o', pump, join(sources, 'tap-pump.c')], { stdio: 'inherit' });
-  }
-  return pump;
-}
-
 /** The far end of a tap, where a VM would be; or a raw socket on a device, which only sends. */
 export class FarEnd {
   /** What came out of the tap, oldest first. */
@@ -72,7 +62,7 @@ export class FarEnd {
 
   /** @param kind `tap`: makes the tap unless it is there */
   static async open(kind: 'tap' | 'packet', ifname: string): Promise<FarEnd> {
-    const child = spawn(compilePump(), [kind, ifname], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn(tapPump(), [kind, ifname], { stdio: ['pipe', 'pipe', 'inherit'] });
     const end = new FarEnd(child);
     await Promise.race([end.#opened, once(child, 'exit').then(() => { throw new Error(`there is no far end of ${ifname}: see above`); })]);
     return end;
@@ -96,6 +86,15 @@ export class FarEnd {
   /** Forgets what was received, and returns it. */
   take(): Packet[] {
     return this.received.splice(0);
+  }
+
+  /** It reads nothing, until it goes on. */
+  standStill(): void {
+    this.#child.kill('SIGSTOP');
+  }
+
+  goOn(): void {
+    this.#child.kill('SIGCONT');
   }
 
   async close(): Promise<void> {
@@ -128,16 +127,26 @@ export interface Bridged {
   client: FarEnd;
 }
 
+/** As long as the kernel lets it be: Linux 7.2 has a limit. */
+function lengthenQueue(ifname: string): void {
+  for (let packets = 200_000; ; packets /= 2) {
+    const { status } = spawnSync('ip', ['link', 'set', ifname, 'txqueuelen', String(packets)], { stdio: 'ignore' });
+    if (status === 0) return;
+    assert.ok(packets > 1000, `the kernel refuses a queue of ${packets} packets`);
+  }
+}
+
 export async function bridged(): Promise<Bridged> {
   const [bridge, guestTap, clientTap] = ['colopp-t-br', 'colopp-t-guest', 'colopp-t-client'];
   ip(
     `link add ${bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
     ...[guestTap, clientTap].flatMap((tap) => [
       `tuntap add dev ${tap} mode tap vnet_hdr`,
-      `link set ${tap} mtu 9000 txqueuelen 200000 master ${bridge} up`,
+      `link set ${tap} mtu 9000 master ${bridge} up`,
     ]),
     `link set ${bridge} mtu 9000 up`,
   );
+  for (const tap of [guestTap, clientTap]) lengthenQueue(tap);
   const [guest, client] = await Promise.all([FarEnd.open('tap', guestTap), FarEnd.open('tap', clientTap)]);
   return { bridge, guestTap, guest, client };
 }

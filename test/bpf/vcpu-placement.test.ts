@@ -1,5 +1,6 @@
 /** Placing threads, as the kernel then reports and schedules them. */
 
+import { execFileSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
@@ -82,6 +83,17 @@ test('a thread that has its own ways gets them back', () => {
   assert.is(getScheduling(tid).policy, 'idle');
   placement.restore();
   assert.equal(getScheduling(tid), { policy: 'batch', priority: 0, cpus: [cpus.at(-1)!] });
+});
+
+test('what cannot be given back to one thread keeps nobody else from full weight', () => {
+  const { tid } = vm.threads[0]!;
+  execFileSync('chrt', ['--deadline', '--sched-runtime', '1000000', '--sched-period', '10000000', '--pid', '0', `${tid}`]);
+  assert.is(getScheduling(tid).policy, 'deadline');
+  const placement = new VcpuPlacement();
+  placement.place(vm.threads, [1]);
+  placement.restore();
+  assert.equal(scheduling().slice(1), Array(3).fill({ policy: 'other', priority: 0, cpus }));
+  assert.equal(getScheduling(tid).cpus, cpus);
 });
 
 test('threads that end are no trouble', async () => {

@@ -3,7 +3,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { VcpuTracer } from '../../src/dataplane/vcpu-tracer.js';
+import { setScheduling } from 'thread-sched';
+import { VcpuTracer, type VcpuThread } from '../../src/dataplane/vcpu-tracer.js';
 import { windowBetween, type VcpuReading } from '../../src/protocol/vcpu-trace.js';
 import { Threads } from './vcpu-threads.js';
 
@@ -60,6 +61,24 @@ test('one that sleeps does so of its own will', async () => {
   const [vcpu] = windowBetween(before, after).vcpus;
   assert.ok(vcpu!.sleep > 0.3, `sleeps: ${vcpu!.sleep}`);
   assert.ok(vcpu!.voluntary >= 20, `${vcpu!.voluntary} times`);
+});
+
+test('where it runs, and that it moves', async () => {
+  const spinner = await Threads.start('spin:0');
+  const tracer = VcpuTracer.open(1);
+  const [{ tid }] = spinner.threads as [VcpuThread];
+  try {
+    tracer.follow(spinner.pid, spinner.threads);
+    for (const [moves, cpu] of [1, 0, 1].entries()) {
+      assert.is(tracer.read().vcpus[0]!.migrations, moves);
+      setScheduling(tid, { cpus: [cpu] });
+      for (let tries = 0; tracer.read().vcpus[0]!.cpu !== cpu && tries < 200; tries++) await sleep(10);
+      assert.is(tracer.read().vcpus[0]!.cpu, cpu);
+    }
+  } finally {
+    tracer.close();
+    await spinner.end();
+  }
 });
 
 test('what others wait for a CPU is seen', async () => {

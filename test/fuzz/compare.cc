@@ -61,6 +61,8 @@ class Machine : public CompareSink {
     record->flags |= kGone;
   }
 
+  void LeftOut(Record* record) override { Require(!(record->flags & kGone) && !record->compared.flow && record->time_ns > stop_ns_); }
+
   void Report(const CompareEvent& event) override { Require(event.age_ns < ~0u * kMs); }
 
   void Step(Input* input) {

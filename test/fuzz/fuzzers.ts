@@ -9,6 +9,8 @@ const root = fileURLToPath(new URL('../../../', import.meta.url));
 const addon = join(root, 'addon/tap-hold/src');
 /** Products and what the fuzzers have learned, which later runs begin with. */
 const home = join(root, 'build/fuzz');
+/** One input takes microseconds. By the clock, though: on a busy machine a fuzzer in the background may stand still. */
+const stuckSeconds = 120;
 /** How much of what a fuzzer printed is shown when it has found something. */
 const SHOWN_BYTES = 6000;
 
@@ -51,7 +53,7 @@ export async function fuzz(name: Fuzzer, seconds: number, signal?: AbortSignal):
   const corpus = join(home, name);
   mkdirSync(corpus, { recursive: true });
   const child = spawn(program, [
-    `-max_total_time=${seconds}`, `-max_len=${fuzzers[name].maxBytes}`, '-timeout=20', '-verbosity=1',
+    `-max_total_time=${seconds}`, `-max_len=${fuzzers[name].maxBytes}`, `-timeout=${stuckSeconds}`, '-verbosity=1',
     `-artifact_prefix=${home}/found-${name}-`, corpus,
   ], { stdio: ['ignore', 'ignore', 'pipe'], ...(signal === undefined ? {} : { signal }) });
   let output = '';

@@ -56,6 +56,8 @@ export interface CompareEvent {
   flow: CompareFlow;
   /** Since the primary said it. */
   ageNs: number;
+  /** Packets of the guest's port that have matched so far. */
+  portMatched: number;
   /** TCP: sequence number of the first byte that differs; of the packet, if it is late. */
   seq: number;
   /** The same, counted from the start of the primary's packet. */

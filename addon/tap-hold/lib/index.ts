@@ -6,8 +6,8 @@ export type { CompareEvent, CompareFlow, CompareLimits, CompareStats, Difference
 export { InputLog, type DeliveryOptions, type InputLogOptions, type LogNotice, type LogStats, type ReplayOptions, type ReplayStats } from './input-log.js';
 export { TapHoldError } from './tap.js';
 
-/** Why the hold thread calls: something waits, or more waits than the limits allow. */
-export type HoldNotice = 'held' | 'limit';
+/** Why the hold thread calls: something waits, more waits than the limits allow, or somebody deleted the hold tap, or the one for shadow outputs. */
+export type HoldNotice = 'held' | 'limit' | 'lost' | 'shadowLost';
 
 export interface TapHoldOptions {
   /** Name of the hold tap to create, at most 15 bytes. It must not exist yet. */
@@ -22,7 +22,7 @@ export interface TapHoldOptions {
   limitBytes?: number;
   /**
    * Called at most once per notice between two watermarks, with the time
-   * (CLOCK_MONOTONIC nanoseconds) of the oldest packet that waits.
+   * (CLOCK_MONOTONIC nanoseconds) of the oldest packet that waits. `lost` and `shadowLost` come once.
    */
   onNotice: (notice: HoldNotice, oldestNs: bigint) => void;
   /** To compare with what the secondary's guest says: see {@link TapHold.setCompare}. */
@@ -89,8 +89,13 @@ export interface HoldStats {
   /** Of the released packets. */
   holdNsMax: number;
   holdTimes: Record<ReleaseCause, HoldTimes>;
+  /** Of those that a commit released: of services whose output is not to be compared. */
+  uncomparedPackets: number;
+  uncomparedNs: number;
   /** Somebody else deleted the hold tap: what the gate holds from then on is lost, and nothing is released. */
   deviceLost: boolean;
+  /** Likewise the tap for shadow outputs: nothing is compared any more, whatever {@link TapHold.setCompare} says. */
+  shadowLost: boolean;
   /** All zero if nothing is compared. */
   compare: CompareStats;
 }
@@ -102,6 +107,7 @@ interface NativeTapHold {
   commit(timeNs: bigint, epoch: number): void;
   suspendCompare(): void;
   setCompare(...limits: number[]): void;
+  setGathering(quietNs: number, mostNs: number): void;
   discard(): void;
   share(loggedIseq: Uint8Array, drainedNs: Uint8Array, unloggedDrainedNs: Uint8Array): void;
   stats(): Omit<HoldStats, 'droppedPackets' | 'holdTimes'> & { holdTimes: readonly HoldTimes[] };
@@ -121,7 +127,7 @@ type NativeConstructor = new (
   found: (events: NativeCompareEvent[]) => void,
 ) => NativeTapHold;
 
-const notices: readonly HoldNotice[] = ['held', 'limit'];
+const notices: readonly HoldNotice[] = ['held', 'limit', 'lost', 'shadowLost'];
 const mib = 1024 * 1024;
 /** Later than any packet. */
 const endOfTime = (1n << 64n) - 1n;
@@ -213,6 +219,16 @@ export class TapHold {
   /** Releases everything, until {@link releaseUpTo} or {@link commit} says otherwise. */
   releaseAll(): void {
     this.releaseUpTo(endOfTime);
+  }
+
+  /**
+   * How long a packet that waits for a commit is kept secret, so that others may share its checkpoint: `held`
+   * comes when nothing was sent for `quietMs`, but no later than after `mostMs`; at once where that gathered
+   * nothing lately. At first both are 0.
+   */
+  setGathering(quietMs: number, mostMs: number): void {
+    const ns = (name: string, ms: number): number => bounded(name, Math.round(ms * 1e6), 0, 1e10);
+    this.#open('gather packets').setGathering(ns('quietMs in ns', quietMs), ns('mostMs in ns', mostMs));
   }
 
   /** Forgets everything that was sent until now; also what the thread has not read yet. */

@@ -6,8 +6,9 @@ import { bounded, checkIfname, makeNative, native, TapHoldError, transmitDrops }
  * - `gap`: an input is missing and will not come; nothing after it is acknowledged until a
  *   checkpoint makes up for it. With its number.
  * - `limit`: the log holds more, or older input, than the limits allow. With the time of the oldest.
+ * - `lost`: somebody deleted the log tap. Nothing is logged any more, and what is can be given to nobody.
  */
-export type LogNotice = 'gap' | 'limit';
+export type LogNotice = 'gap' | 'limit' | 'lost';
 
 export interface InputLogOptions {
   /** Name of the log tap to create, at most 15 bytes. It must not exist yet. */
@@ -23,7 +24,7 @@ export interface InputLogOptions {
   /** How long a missing input may be late before it is a gap, and how many later ones may come first. */
   gapMs?: number;
   gapPackets?: number;
-  /** Called at most once per notice until the next {@link InputLog.forget} or {@link InputLog.reset}. */
+  /** Called at most once per notice until the next {@link InputLog.forget} or {@link InputLog.reset}; `lost` once. */
   onNotice: (notice: LogNotice, value: bigint) => void;
 }
 
@@ -98,12 +99,18 @@ export interface ReplayOptions {
   /** As in {@link DeliveryOptions}. */
   flowsFd: number;
   generation: number;
-  /** Then what is left goes in at once. Default 3000: a guest may have to find its clients first, and asks once a second. */
+  /**
+   * Without any progress for so long, or after ten times that, what is left goes in at once.
+   * Default 3000: a guest may have to find its clients first, and asks once a second.
+   */
   limitMs?: number;
-  /** Without progress, a flow's segments go in again after this (default 20), so often (default 100). */
+  /** Without progress, a flow's segments go in again after this (default 20), so often (default: until the time is nearly over). */
   retryMs?: number;
   tries?: number;
-  /** How long the first write waits for a reply to an earlier request that may never come. Default 50; ten times that for all together. */
+  /**
+   * How long the first write waits for a reply to an earlier request that may never come. Default 50; five times that
+   * if none has come on its connection, or if clients are known to have it; ten times that without any progress of its service.
+   */
   barrierMs?: number;
 }
 
@@ -130,11 +137,13 @@ type NativeConstructor = new (
   notify: (notice: number, value: bigint) => void,
 ) => NativeInputLog;
 
-const notices: readonly LogNotice[] = ['gap', 'limit'];
+const notices: readonly LogNotice[] = ['gap', 'limit', 'lost'];
 const mib = 1024 * 1024;
 /** How long a write waits for a reply to an earlier request that may never come. */
 const barrierMs = 50;
 const forever = 1e9;
+/** Share of a replay's time after which a flow that the guest does not answer is given up: until then it may be asking for the way. */
+const givenUpAfter = 0.9;
 const ns = (ms: number): bigint => BigInt(Math.round(ms * 1e6));
 
 /**
@@ -148,14 +157,19 @@ export class InputLog {
   readonly ifname: string;
   /** Until it is closed. */
   #native: NativeInputLog | undefined;
+  #lost = false;
   #replay: { resolve: (stats: ReplayStats) => void; reject: (error: Error) => void } | undefined;
 
   constructor(options: InputLogOptions) {
     const ifname = checkIfname(options.ifname);
     const notify = (notice: number, value: bigint): void => {
       const name = notices[notice];
-      if (name !== undefined) options.onNotice(name, value);
-      else this.#replay?.resolve(this.stats().replay);
+      if (name === undefined) return this.#replay?.resolve(this.stats().replay);
+      if (name === 'lost') {
+        this.#lost = true;
+        this.#replay?.reject(this.#lostError());
+      }
+      options.onNotice(name, value);
     };
     this.ifname = ifname;
     this.#native = makeNative(
@@ -216,18 +230,20 @@ export class InputLog {
   /**
    * Gives what is logged, without gaps, to the guest, or what has not been delivered of it, and then
    * whatever live clients send. From here on nothing is logged until the next {@link reset}.
-   * @returns when the log has been replayed; rejects when the log is closed before
+   * @returns when the log has been replayed; rejects when the log is closed before, or its tap is gone
    */
   async replay(options: ReplayOptions): Promise<ReplayStats> {
     const log = this.#open('replay');
     if (this.#replay !== undefined) throw new TapHoldError(`The log tap ${this.ifname} cannot replay: it is doing so.`, 'replay', constants.errno.EBUSY);
+    if (this.#lost) throw this.#lostError();
+    const { limitMs = 3000, retryMs = 20, tries = Math.max(1, Math.floor(givenUpAfter * limitMs / retryMs)) } = options;
     log.replay(
       bounded('flowsFd', options.flowsFd, 0, 2 ** 31 - 1),
       bounded('generation', options.generation, 0, 2 ** 32 - 1),
-      ns(bounded('limitMs', options.limitMs ?? 3000, 0, 1e6)),
-      ns(bounded('retryMs', options.retryMs ?? 20, 1, 1e6)),
+      ns(bounded('limitMs', limitMs, 0, 1e6)),
+      ns(bounded('retryMs', retryMs, 1, 1e6)),
       ns(bounded('barrierMs', options.barrierMs ?? barrierMs, 0, 1e6)),
-      bounded('tries', options.tries ?? 100, 1, 1e6),
+      bounded('tries', tries, 1, 1e6),
     );
     // The thread's notices do not keep the process alive; the end of a replay is waited for.
     const keepAlive = setInterval(() => {}, 60_000);
@@ -252,6 +268,10 @@ export class InputLog {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #lostError(): TapHoldError {
+    return new TapHoldError(`The log tap ${this.ifname} cannot replay: somebody deleted it.`, 'replay', constants.errno.ENODEV);
   }
 
   #open(wish: string): NativeInputLog {

@@ -40,6 +40,7 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
                            InstanceMethod<&TapHold::Commit>("commit"),
                            InstanceMethod<&TapHold::SuspendCompare>("suspendCompare"),
                            InstanceMethod<&TapHold::SetCompare>("setCompare"),
+                           InstanceMethod<&TapHold::SetGathering>("setGathering"),
                            InstanceMethod<&TapHold::Discard>("discard"),
                            InstanceMethod<&TapHold::Share>("share"),
                            InstanceMethod<&TapHold::Stats>("stats"),
@@ -145,6 +146,13 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
     worker_->SetCompare(&limits);
   }
 
+  // (quietNs, mostNs)
+  void SetGathering(const Napi::CallbackInfo& info) {
+    if (Closed(info.Env())) return;
+    auto number = [&](size_t i) { return static_cast<uint64_t>(info[i].As<Napi::Number>().Int64Value()); };
+    worker_->SetGathering({number(0), number(1)});
+  }
+
   void Discard(const Napi::CallbackInfo& info) {
     if (!Closed(info.Env())) worker_->Discard();
   }
@@ -204,8 +212,11 @@ class TapHold : public Napi::ObjectWrap<TapHold> {
       times.Set(cause, entry);
     }
     out.Set("holdTimes", times);
+    set("uncomparedPackets", stats.uncompared_packets);
+    set("uncomparedNs", stats.uncompared_ns);
     out.Set("compare", ReportStats(env, stats.compare));
     out.Set("deviceLost", Napi::Boolean::New(env, stats.device_lost));
+    out.Set("shadowLost", Napi::Boolean::New(env, stats.shadow_lost));
     out.Set("oldestNs", Napi::BigInt::New(env, stats.oldest_ns));
     return out;
   }

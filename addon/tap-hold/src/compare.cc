@@ -94,6 +94,7 @@ double LagHistogram::QuantileMs(double quantile) const {
 int Comparator::Allocate(uint32_t max_flows, size_t shadow_ring_bytes, size_t audit_ring_bytes, uint64_t secret) {
   if (int error = flows_.Allocate(max_flows, secret)) return error;
   if (int error = audits_.Allocate(audit_ring_bytes)) return error;
+  port_matched_.assign(UINT16_MAX + 1, 0);
   return shadow_.Allocate(shadow_ring_bytes);
 }
 
@@ -177,6 +178,34 @@ void Comparator::Audit(const Record* record, uint64_t now_ns) {
     stats_.unaudited++;
     return;
   }
+  Record* copy = KeepAudit(record);
+  copy->compared.flow = 0;
+  Follow(copy, now_ns);
+  if (copy->compared.flow || (copy->flags & kGone)) return;
+  stats_.unaudited++;
+  copy->flags |= kGone;
+}
+
+void Comparator::AuditHeld(Record* record, uint64_t now_ns) {
+  if (!record->compared.flow) return Audit(record, now_ns);
+  CompareFlow* flow = flows_.At(record->compared.flow);
+  if (flow->given_up) {
+    stats_.unaudited++;
+    return Forget(record);
+  }
+  Record* copy = KeepAudit(record);
+  // In its place: what is held behind it would use up what the secondary has said.
+  flow->held.Replace(record, copy);
+  record->compared.flow = 0;
+  if (flow->held.head == copy) {
+    Advance(flow, now_ns);
+  } else {
+    Wait(flow);
+  }
+}
+
+// Oldest audits make room.
+Record* Comparator::KeepAudit(const Record* record) {
   Record* copy;
   while (!(copy = audits_.Reserve(record->frame_bytes))) {
     if (!(audits_.front()->flags & kGone)) {
@@ -187,12 +216,8 @@ void Comparator::Audit(const Record* record, uint64_t now_ns) {
   }
   std::memcpy(static_cast<void*>(copy), record, sizeof(*record) + record->frame_bytes);
   copy->flags = kAudit;
-  copy->compared.flow = 0;
   audits_.Commit(copy);
-  Follow(copy, now_ns);
-  if (copy->compared.flow || (copy->flags & kGone)) return;
-  stats_.unaudited++;
-  copy->flags |= kGone;
+  return copy;
 }
 
 void Comparator::Follow(Record* record, uint64_t now_ns) {
@@ -354,6 +379,7 @@ void Comparator::Advance(CompareFlow* flow, uint64_t now_ns) {
           stats_.audited++;
         } else {
           stats_.matched_packets++;
+          port_matched_[flow->key.guest_port]++;
           stats_.matched_bytes += record->frame_bytes;
         }
         Settle(flow);
@@ -364,7 +390,7 @@ void Comparator::Advance(CompareFlow* flow, uint64_t now_ns) {
       case Verdict::kNever:
         if (!IsAudit(record)) {
           GiveUp(flow);
-          return Wait(flow);
+          return LeaveOut(flow);
         }
         stats_.unaudited++;
         Settle(flow);
@@ -397,7 +423,8 @@ Comparator::Verdict Comparator::JudgeTcp(CompareFlow* flow, Record* record) {
     return flow->shadow_rst && flow->shadow_rst_seq == c.seq && acked ? Verdict::kMatch : Verdict::kWait;
   }
   if (c.tcp_flags & kTcpSyn) {
-    if (c.payload_bytes) return Verdict::kNever;
+    // The guests choose different numbers, and only those that answer a client are translated.
+    if (c.payload_bytes || !(c.tcp_flags & kTcpAck)) return Verdict::kNever;
     if (!flow->shadow_syn || !acked) return Verdict::kWait;
     if (flow->shadow_options != c.options) return Different(Difference::kOptions, 0, nullptr);
     bool repeated = flow->begun && !Before(c.seq + 1, flow->verified_from) && !Before(flow->matched_to, c.seq + 1);
@@ -512,6 +539,16 @@ void Comparator::GiveUp(CompareFlow* flow) {
   }
 }
 
+// What a flow that was given up holds waits for a commit, not for being late.
+void Comparator::LeaveOut(CompareFlow* flow) {
+  while (Record* record = flow->held.head) {
+    flow->held.PopHead();
+    record->compared.flow = 0;
+    sink_->LeftOut(record);
+  }
+  WaitNoMore(flow);
+}
+
 // What the flow's first packet says, the secondary denies.
 void Comparator::Contradicted(CompareFlow* flow, uint64_t now_ns) {
   bool audit = IsAudit(flow->held.head);
@@ -529,6 +566,7 @@ void Comparator::Report(Finding finding, CompareFlow* flow, uint64_t now_ns) {
   event.finding = finding;
   event.difference = finding == Finding::kLate ? Difference::kNothing : difference_;
   event.flow = flow->key;
+  event.port_matched = port_matched_[flow->key.guest_port];
   event.age_ns = now_ns > record->time_ns ? now_ns - record->time_ns : 0;
   event.offset = finding == Finding::kLate ? 0 : offset_;
   event.seq = flow->key.kind == FlowKind::kTcp ? record->compared.seq + event.offset : 0;
@@ -562,9 +600,15 @@ void Comparator::Overdue(CompareFlow* flow, uint64_t now_ns) {
   Record* record = flow->held.head;
   uint64_t age_ns = now_ns - record->time_ns;
   flow->lag.Add(age_ns);
-  if (flow->key.kind != FlowKind::kTcp && flow->shadow.head) {
-    Different(Difference::kPayload, 0, flow->shadow.head);
-    return Contradicted(flow, now_ns);
+  if (flow->key.kind != FlowKind::kTcp) {
+    // Replies that left in another way have left their like behind. An accusation
+    // wants something that was said later, not just at another time.
+    const uint64_t since_ns = record->time_ns - (IsAudit(record) ? 0 : std::min(record->time_ns, limits_.late_max_ns));
+    while (flow->shadow.head && flow->shadow.head->time_ns < since_ns) Drop(flow, flow->shadow.head);
+    if (flow->shadow.head) {
+      Different(Difference::kPayload, 0, flow->shadow.head);
+      return Contradicted(flow, now_ns);
+    }
   }
   if (IsAudit(record)) {
     stats_.unaudited++;

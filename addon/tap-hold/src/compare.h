@@ -67,6 +67,7 @@ struct CompareEvent {
   uint32_t shadow_bytes;    // and of the one it differs from
   uint64_t primary_digest;  // and fingerprints of these
   uint64_t shadow_digest;
+  uint64_t port_matched;    // packets of this port of the guest's that have matched so far
 };
 
 // Recent lags in microseconds, by powers of two with four steps each.
@@ -102,6 +103,8 @@ class CompareSink {
   virtual ~CompareSink() = default;
   // Both have said this packet of the primary; the comparator is done with it.
   virtual void Settled(Record* record) = 0;
+  // Nothing but a commit releases this packet of the primary; the comparator is done with it.
+  virtual void LeftOut(Record* record) = 0;
   virtual void Report(const CompareEvent& event) = 0;
 };
 
@@ -127,6 +130,8 @@ class Comparator {
   void Forget(Record* record);
   // A packet of the primary that the client has already; it is copied.
   void Audit(const Record* record, uint64_t now_ns);
+  // One that was held leaves before it has matched; likewise.
+  void AuditHeld(Record* record, uint64_t now_ns);
 
   // Room for a packet of the secondary; never nullptr.
   Record* ReserveShadow(size_t max_frame_bytes);
@@ -155,6 +160,7 @@ class Comparator {
   enum class Verdict { kWait, kMatch, kDifferent, kNever };
 
   CompareFlow* FlowOf(const CompareKey& key);
+  Record* KeepAudit(const Record* record);
   void Follow(Record* record, uint64_t now_ns);
   void Feed(Record* record, uint64_t now_ns);
   bool FeedTcp(CompareFlow* flow, Record* record);
@@ -171,6 +177,7 @@ class Comparator {
   Verdict Different(Difference difference, uint32_t offset, Record* from);
   void Settle(CompareFlow* flow);
   void GiveUp(CompareFlow* flow);
+  void LeaveOut(CompareFlow* flow);
   void Overdue(CompareFlow* flow, uint64_t now_ns);
   void Contradicted(CompareFlow* flow, uint64_t now_ns);
   void Report(Finding finding, CompareFlow* flow, uint64_t now_ns);
@@ -197,6 +204,7 @@ class Comparator {
   uint32_t offset_ = 0;
   Record* different_from_ = nullptr;
   CompareStats stats_;
+  std::vector<uint64_t> port_matched_;  // by the guest's port, as it is in packets
 };
 
 }  // namespace taphold

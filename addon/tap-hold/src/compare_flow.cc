@@ -23,6 +23,11 @@ void PacketList::PopHead() {
   record->compared.next = nullptr;
 }
 
+void PacketList::Replace(Record* record, Record* by) {
+  InsertAfter(record, by);
+  Remove(record);
+}
+
 void PacketList::Remove(Record* record) {
   if (record == head) return PopHead();
   Record* before = head;

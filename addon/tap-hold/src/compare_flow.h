@@ -17,6 +17,7 @@ struct PacketList {
   // Behind `before`, or at the head if that is nullptr.
   void InsertAfter(Record* before, Record* record);
   void PopHead();
+  void Replace(Record* record, Record* by);
   void Remove(Record* record);
 };
 

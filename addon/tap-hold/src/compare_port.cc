@@ -86,7 +86,7 @@ bool ComparePort::TakeOrders() {
   uint64_t now_ns = NowNs();
   if (orders.halt) comparator_.Halt();
   if (orders.stop) comparator_.Stop();
-  if (orders.start) comparator_.Start(orders.limits);
+  if (orders.start && !lost_) comparator_.Start(orders.limits);
   if (orders.commit) {
     comparator_.Commit(orders.stop_ns, orders.epoch);
     reported_ = 0;
@@ -110,14 +110,23 @@ void ComparePort::Primary(Record* record) {
 void ComparePort::Feed(Record* record, uint64_t now_ns) {
   record->compared.flow = 0;
   if (!(record->flags & kUncompared)) comparator_.Primary(record, now_ns);
-  bool waits = !record->compared.flow && !(record->flags & kGone) && !record->iseq && record->time_ns > stop_ns_;
-  if (waits) uncompared_ns_ = record->time_ns;
+  if (!record->compared.flow && !(record->flags & kGone)) LeftOut(record);
+}
+
+// What waits for the input log, too, is not worth a checkpoint.
+void ComparePort::LeftOut(Record* record) {
+  if (!record->iseq && record->time_ns > stop_ns_) uncompared_ns_ = std::max(uncompared_ns_, record->time_ns);
 }
 
 void ComparePort::Audit(Record* record) {
   if (shadow_fd_ < 0) return;
   TakeOrders();
   comparator_.Audit(record, NowNs());
+}
+
+// Orders that came before the packet were carried out when it was read.
+void ComparePort::AuditHeld(Record* record) {
+  if (shadow_fd_ >= 0) comparator_.AuditHeld(record, NowNs());
 }
 
 bool ComparePort::Turn() {
@@ -131,6 +140,7 @@ bool ComparePort::Turn() {
     int error;
     if (ReadPacket(shadow_fd_, SHADOW_MAGIC, &tag, sizeof(tag), record, &error)) {
       record->compared.epoch = tag.epoch;
+      record->time_ns = now_ns;  // its own is of another host's clock
       if (comparator_.KeepShadow(record) && !TakeOrders()) comparator_.Shadow(record, now_ns);
     } else if (error) {
       more = false;  // EAGAIN, or the device is no more: epoll tells
@@ -141,6 +151,11 @@ bool ComparePort::Turn() {
   due_ns_ = comparator_.CheckLate(NowNs());
   if (!events_.empty()) notify_(std::exchange(events_, {}));
   return more;
+}
+
+void ComparePort::Lose() {
+  lost_ = true;
+  Stop();
 }
 
 void ComparePort::Report(const CompareEvent& event) {

@@ -48,12 +48,16 @@ class ComparePort : private CompareSink {
   void Primary(Record* record);
   // Likewise, but the client has it already; it is copied.
   void Audit(Record* record);
+  // A packet of `held` has left before anything was compared with it; it is copied.
+  void AuditHeld(Record* record);
   // A packet leaves `held` for another reason.
   void Forget(Record* record) { comparator_.Forget(record); }
   // Carries out orders, reads shadow outputs, and reports.  True if there may be more to read.
   bool Turn();
   // Packets are compared now.
   bool comparing() const { return comparator_.begun(); }
+  // The tap is gone: nothing is compared any more.
+  void Lose();
   // When the newest packet was sent that nothing but a commit releases all the same; 0: there is none.
   uint64_t uncompared_ns() const { return uncompared_ns_; }
   // When it wants its turn without anything having come, 0: it does not.
@@ -71,6 +75,7 @@ class ComparePort : private CompareSink {
   };
 
   void Settled(Record* record) override { release_(record); }
+  void LeftOut(Record* record) override;
   void Report(const CompareEvent& event) override;
   bool TakeOrders();
   void Feed(Record* record, uint64_t now_ns);
@@ -86,6 +91,7 @@ class ComparePort : private CompareSink {
   std::atomic<bool> ordered_{false};  // there are orders: seen by who reads a packet that was sent later
 
   Comparator comparator_{this};
+  bool lost_ = false;
   uint64_t due_ns_ = 0;
   uint64_t uncompared_ns_ = 0;
   uint64_t stop_ns_ = 0;  // of the last commit

@@ -49,6 +49,7 @@ Napi::Value ReportEvents(Napi::Env env, const std::vector<CompareEvent>& events)
     entry.Set("difference", Napi::Number::New(env, static_cast<int>(event.difference)));
     entry.Set("flow", flow);
     entry.Set("ageNs", Napi::Number::New(env, static_cast<double>(event.age_ns)));
+    entry.Set("portMatched", Napi::Number::New(env, static_cast<double>(event.port_matched)));
     entry.Set("seq", Napi::Number::New(env, event.seq));
     entry.Set("offset", Napi::Number::New(env, event.offset));
     entry.Set("primary", Bytes(env, event.primary_bytes, event.primary_digest));

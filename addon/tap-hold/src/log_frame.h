@@ -13,6 +13,8 @@ namespace taphold {
 
 struct Frame {
   bool may_ask = false;  // it may be a request, which a reply follows
+  bool opaque = false;   // it may hide a request to any service
+  uint32_t service = 0;  // protocol << 16 | port of the guest; 0: not known, or not TCP or UDP
   bool tcp = false;  // plain TCP: the rest is valid, and the BPF programs follow its flow
   uint8_t flags = 0;
   uint32_t seq = 0;

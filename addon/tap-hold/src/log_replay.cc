@@ -11,10 +11,13 @@ namespace {
 constexpr size_t kWindowFrames = 32;
 // A flow that the BPF programs have not begun to follow by then, they never will.
 constexpr uint64_t kUntrackedNs = 5'000'000;
-// What clients are known to have must come: writes wait that much longer for it.
-constexpr uint64_t kCertainFactor = 5;
+// What clients are known to have must come, and where no reply has come yet, it may
+// take long and clients have it: writes wait that much longer.
+constexpr uint64_t kLongFactor = 5;
 // But not for ever: the guest may have lost the way to some client.
 constexpr uint64_t kAllFactor = 10;
+// Whatever the progress, the whole takes no longer than so many times its limit.
+constexpr uint64_t kMostFactor = 10;
 // There is a step every millisecond or so.
 constexpr uint64_t kLongestStepNs = 10'000'000;
 
@@ -39,17 +42,14 @@ bool Replayer::KeyEqual::operator()(const shadow_key& a, const shadow_key& b) co
 void Replayer::Begin(std::vector<Record*> log, uint64_t committed, bool active, uint64_t now_ns) {
   active_ = active;
   seen_ns_ = awake_ns_ = now_ns;
-  begun_ns_ = barrier_ns_ = now_ns;
+  begun_ns_ = moved_ns_ = now_ns;
   // Packets overtake each other on their way here.
   std::stable_sort(log.begin(), log.end(),
                    [](const Record* a, const Record* b) { return a->iseq < b->iseq; });
-  others_.tracked = false;
   stats_.logged_frames = log.size();
   committed_ = committed;
   DropHarmful(&log);
-  writes_may_go_ = active || log.empty();
   for (Record* record : log) AddLogged(record, now_ns);
-  stats_.flows = flows_.size();
 }
 
 // A host that stood still has waited for nobody: its guest stood still, too.
@@ -69,28 +69,50 @@ void Replayer::Finish(ReplayLimits limits, uint64_t now_ns) {
   now_ns = Awake(now_ns);
   limits_ = limits;
   active_ = false;
-  writes_may_go_ = quiet();
-  begun_ns_ = barrier_ns_ = now_ns;
+  begun_ns_ = moved_ns_ = now_ns;
   stats_ = {};
-  stats_.logged_frames = others_.items.size() - others_.done;
   for (Flow* flow : busy_) {
     flow->tries = 0;
     flow->owed = nullptr;  // from now on clients acknowledge by themselves
     stats_.logged_frames += flow->items.size() - flow->done;
     if (!flow->idle()) stats_.flows++;
   }
+  for (auto& [number, service] : services_) Close(service.get(), now_ns);
 }
 
 void Replayer::AddLogged(Record* record, uint64_t now_ns) {
   Frame frame = ParseFrame(record);
+  Flow* flow = FlowOf(frame);
+  Service* service = flow->service;
+  if (service && !active_) Close(service, now_ns);
   // A write that the checkpoint has brought holds nothing up, and does not make
   // the replies after it unseen.
-  if ((record->flags & LOG_WRITE) && record->iseq > committed_ && record->iseq < first_write_) {
-    first_write_ = record->iseq;
-    writes_may_go_ = false;
-    barrier_ns_ = now_ns;
+  bool first = (record->flags & LOG_WRITE) && record->iseq > committed_ && record->iseq < FirstWrite(service);
+  if (first && service) {
+    service->first_write = record->iseq;
+    Close(service, now_ns);
+  } else if (first && frame.opaque) {
+    first_opaque_ = record->iseq;
+    for (auto& [number, any] : services_) Close(any.get(), now_ns);
   }
-  Add(record, frame, FlowOf(frame));
+  Add(record, frame, flow);
+}
+
+// Its writes wait.
+void Replayer::Close(Service* service, uint64_t now_ns) {
+  if (service->open) closed_.push_back(service);
+  service->open = false;
+  service->moved_ns = now_ns;
+}
+
+bool Replayer::IsOpen(const Frame& frame) const {
+  auto found = services_.find(frame.service);
+  if (frame.service && found == services_.end()) return true;  // it is owed nothing
+  return IsOpen(frame.service ? found->second.get() : nullptr);
+}
+
+uint64_t Replayer::FirstWrite(const Service* service) const {
+  return service ? std::min(service->first_write, first_opaque_) : first_opaque_;
 }
 
 // What the guest has already read does no harm to an open connection, which
@@ -120,11 +142,11 @@ void Replayer::DropHarmful(std::vector<Record*>* log) {
 bool Replayer::Append(Record* record) {
   stats_.live_frames++;
   Frame frame = ParseFrame(record);
-  auto found = flows_.find(frame.key);
-  Flow* flow = !frame.tcp ? &others_ : found == flows_.end() ? nullptr : found->second.get();
+  auto found = flows_.find(KeyOf(frame));
+  Flow* flow = found == flows_.end() ? nullptr : found->second.get();
   // A new request may be a write. What others were told before the takeover, the
   // guest must have said again by then.
-  bool waits = frame.may_ask && !writes_may_go_;
+  bool waits = frame.may_ask && !IsOpen(frame);
   if (!waits && (!flow || flow->idle())) {
     target_->Inject(record);
     return false;
@@ -134,13 +156,29 @@ bool Replayer::Append(Record* record) {
   return true;
 }
 
+shadow_key Replayer::KeyOf(const Frame& frame) {
+  if (frame.tcp) return frame.key;
+  shadow_key key{};
+  key.guest_port = static_cast<uint16_t>(frame.service);
+  key.reserved = static_cast<uint16_t>(1 + (frame.service >> 16));
+  return key;
+}
+
 Replayer::Flow* Replayer::FlowOf(const Frame& frame) {
-  if (!frame.tcp) return &others_;
-  std::unique_ptr<Flow>& flow = flows_[frame.key];
-  if (!flow) {
-    flow = std::make_unique<Flow>();
-    flow->key = frame.key;
+  std::unique_ptr<Flow>& flow = flows_[KeyOf(frame)];
+  if (flow) return flow.get();
+  flow = std::make_unique<Flow>();
+  flow->key = KeyOf(frame);
+  flow->tracked = frame.tcp;
+  if (frame.tcp) stats_.flows++;
+  if (!frame.service) return flow.get();
+  std::unique_ptr<Service>& service = services_[frame.service];
+  if (!service) {
+    service = std::make_unique<Service>();
+    service->open = true;
   }
+  flow->service = service.get();
+  service->flows.push_back(flow.get());
   return flow.get();
 }
 
@@ -153,17 +191,17 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
   item.countable = frame.end() != frame.seq;
   item.flags = frame.flags;
   item.live = record->flags & LOG_LIVE;
-  item.write = record->flags & LOG_WRITE;
+  item.write = (record->flags & LOG_WRITE) && (frame.service || frame.opaque);
   items_.push_back(item);
   flow->items.push_back(&items_.back());
-  if (flow != &others_ && !flow->busy) {
+  if (!flow->busy) {
     flow->busy = true;
     busy_.push_back(flow);
   }
   if (!item.live && (frame.flags & kTcpAck) && (!flow->has_ack || Before(flow->client_ack, frame.ack))) {
     flow->has_ack = true;
     flow->client_ack = frame.ack;
-    if (record->iseq <= first_write_) {
+    if (record->iseq <= FirstWrite(flow->service)) {
       flow->has_early_ack = true;
       flow->early_ack = frame.ack;
     }
@@ -173,14 +211,13 @@ void Replayer::Add(Record* record, const Frame& frame, Flow* flow) {
 bool Replayer::Step(uint64_t now_ns) {
   now_ns = Awake(now_ns);
   stats_.duration_ns = now_ns - begun_ns_;
-  if (!active_ && stats_.duration_ns >= limits_.total_ns) {
+  bool stuck = now_ns - moved_ns_ >= limits_.total_ns || stats_.duration_ns >= kMostFactor * limits_.total_ns;
+  if (!active_ && stuck) {
     Flush();
     return true;
   }
   // Once more if writes may go now: they should not wait for the next step.
   for (bool again = true; again;) {
-    again = false;
-    Progress(&others_, now_ns);
     size_t kept = 0;
     for (Flow* flow : busy_) {
       if (!flow->idle() || flow->owed) Progress(flow, now_ns);
@@ -188,8 +225,7 @@ bool Replayer::Step(uint64_t now_ns) {
       if (flow->busy) busy_[kept++] = flow;
     }
     busy_.resize(kept);
-    bool patient = active_ || now_ns - barrier_ns_ < kAllFactor * limits_.barrier_ns;
-    if (!writes_may_go_ && (!patient || RepliesAreOut(now_ns))) writes_may_go_ = again = true;
+    again = OpenServices(now_ns);
   }
   return quiet();
 }
@@ -216,6 +252,9 @@ void Replayer::Progress(Flow* flow, uint64_t now_ns) {
     }
     flow->progress_ns = now_ns;
     flow->tries = 0;
+    if (item->live) continue;
+    moved_ns_ = now_ns;
+    if (flow->service) flow->service->moved_ns = now_ns;
   }
   if (flow->fresh < flow->done) flow->fresh = flow->done;
 
@@ -243,7 +282,7 @@ bool Replayer::IsOver(const Flow& flow, const Item& item, const shadow_flow& see
 }
 
 bool Replayer::MaySend(const Flow& flow, const Item& item) const {
-  if (item.write && !writes_may_go_ && (item.live || item.record->iseq >= first_write_)) return false;
+  if (item.write && !IsOpen(flow.service) && (item.live || item.record->iseq >= FirstWrite(flow.service))) return false;
   if (!flow.tracked) return true;
   size_t on_their_way = flow.next - flow.done;
   if (on_their_way && (item.opens() || !flow.spoken)) return false;
@@ -268,10 +307,11 @@ void Replayer::Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t no
     flow->owed = too_much ? item : nullptr;
   }
   if (item->opens()) flow->spoken = false;
-  if (!only_probe && item->may_ask && !item->live && !item->asked && item->record->iseq < first_write_) {
+  if (flow->service && !only_probe && item->may_ask && !item->live && !item->asked &&
+      item->record->iseq < FirstWrite(flow->service)) {
     if (flow->asks == 0) {
       flow->replies = seen.replies;
-      asking_.push_back(flow);
+      flow->service->asking.push_back(flow);
     }
     item->asked = true;
     flow->asks++;
@@ -306,15 +346,24 @@ void Replayer::Abandon(Flow* flow) {
   flow->asks = 0;
 }
 
-bool Replayer::RepliesAreOut(uint64_t now_ns) {
+// True if there is one more whose writes may go.
+bool Replayer::OpenServices(uint64_t now_ns) {
+  auto opened = std::remove_if(closed_.begin(), closed_.end(), [&](Service* service) {
+    bool patient = active_ || now_ns - service->moved_ns < kAllFactor * limits_.barrier_ns;
+    return service->open = !patient || RepliesAreOut(service, now_ns);
+  });
+  bool any = opened != closed_.end();
+  closed_.erase(opened, closed_.end());
+  return any;
+}
+
+bool Replayer::RepliesAreOut(Service* service, uint64_t now_ns) const {
   // Never sent, and before the first write?  What has been sent is asking.
-  if (!NothingUnsent(others_)) return false;
-  for (const Flow* flow : busy_) {
+  for (const Flow* flow : service->flows) {
     if (!NothingUnsent(*flow)) return false;
   }
-  while (!asking_.empty()) {
-    if (!RepliesAreOut(*asking_.back(), now_ns)) return false;
-    asking_.pop_back();
+  for (std::vector<Flow*>& asking = service->asking; !asking.empty(); asking.pop_back()) {
+    if (!RepliesAreOut(*asking.back(), now_ns)) return false;
   }
   return true;
 }
@@ -322,7 +371,7 @@ bool Replayer::RepliesAreOut(uint64_t now_ns) {
 bool Replayer::NothingUnsent(const Flow& flow) const {
   if (flow.fresh >= flow.items.size()) return true;
   const Item& item = *flow.items[flow.fresh];
-  return item.live || item.record->iseq >= first_write_;
+  return item.live || item.record->iseq >= FirstWrite(flow.service);
 }
 
 bool Replayer::RepliesAreOut(const Flow& flow, uint64_t now_ns) const {
@@ -336,8 +385,11 @@ bool Replayer::RepliesAreOut(const Flow& flow, uint64_t now_ns) const {
   uint32_t ack = active_ ? flow.early_ack : flow.client_ack;
   bool certain = flow.done < flow.fresh ||
                  (has_ack && seen.state == SHADOW_KNOWN && Before(seen.snd_max + seen.seq_delta, ack));
-  if (certain) return !active_ && waited_ns >= kCertainFactor * limits_.barrier_ns;
-  return seen.replies - flow.replies >= flow.asks || waited_ns >= limits_.barrier_ns;
+  if (certain) return !active_ && waited_ns >= kLongFactor * limits_.barrier_ns;
+  uint32_t replies = seen.replies - flow.replies;
+  // Several may have been answered at once. An active secondary that waits longer
+  // is late with the write, and later still after the checkpoint that this costs.
+  return replies >= flow.asks || waited_ns >= (replies || active_ ? 1 : kLongFactor) * limits_.barrier_ns;
 }
 
 void Replayer::Flush() {

@@ -18,7 +18,7 @@
 namespace taphold {
 
 struct ReplayLimits {
-  uint64_t total_ns;    // then what is left goes in at once
+  uint64_t total_ns;    // without any progress; then what is left goes in at once
   uint64_t retry_ns;    // without progress, a flow's segments go in again after this
   uint64_t barrier_ns;  // how long a write waits for replies that may never come
   uint32_t tries;       // then the flow is given up
@@ -47,12 +47,13 @@ class ReplayTarget {
 // The order of things: within a flow, that of the log. A client's SYN waits for
 // the guest's SYN-ACK, because only then the client's next segment makes sense;
 // what follows goes in as far as the guest acknowledges it, and again if it does
-// not. Flows do not wait for each other, with one exception: the first writes
-// wait until the guest has replied to all requests before them, so that those
-// are answered from the state the primary answered them from. It has replied
-// when it has sent as much as the client has acknowledged to the primary, and as
-// many packets as there were requests. Nobody has seen a reply from after the
-// first write, so from there on order is free.
+// not. Flows do not wait for each other, with one exception: the first writes to
+// a service (a port of the guest) wait until the guest has replied to all requests
+// to it before them, so that those are answered from the state the primary
+// answered them from. It has replied when it has sent as much as the client has
+// acknowledged to the primary, and as many replies as there were requests. Nobody
+// has seen a reply of that service from after its first write, so from there on
+// order is free. What may hide a request to any service counts as a write to all.
 //
 // An active secondary gets its input in the same way, but without an end: what
 // does not come to pass is not forced, as the next checkpoint makes up for it,
@@ -76,11 +77,21 @@ class Replayer {
   // Does what can be done now. True if nothing is left.
   bool Step(uint64_t now_ns);
   // True if nothing is on its way whose fate would have to be looked at.
-  bool quiet() const { return busy_.empty() && others_.idle() && writes_may_go_; }
+  bool quiet() const { return busy_.empty() && closed_.empty(); }
 
   const ReplayStats& stats() const { return stats_; }
 
  private:
+  struct Flow;
+
+  struct Service {
+    uint64_t first_write = UINT64_MAX;  // its number; of those beyond `committed_`
+    bool open = false;                  // its writes may go
+    uint64_t moved_ns = 0;              // when they began to wait, or the log of its flows last got on
+    std::vector<Flow*> flows;
+    std::vector<Flow*> asking;  // those that may still owe a reply before the first write
+  };
+
   struct Item {
     Record* record;
     uint32_t end;  // sequence number behind it
@@ -97,11 +108,12 @@ class Replayer {
 
   struct Flow {
     shadow_key key{};
+    Service* service = nullptr;  // that it is for, if that is known
     std::vector<Item*> items;
     size_t done = 0;   // items before are over
     size_t next = 0;   // items from `done` up to here are on their way
     size_t fresh = 0;  // items from here on were never sent in earnest
-    bool tracked = true;   // the BPF programs know it
+    bool tracked = true;   // it is plain TCP, and the BPF programs know it
     bool spoken = false;   // the guest has said something, so its numbers are known
     bool busy = false;     // among busy_
     bool has_ack = false;
@@ -130,7 +142,12 @@ class Replayer {
   uint64_t Awake(uint64_t now_ns);
   void DropHarmful(std::vector<Record*>* log);
   void AddLogged(Record* record, uint64_t now_ns);
+  static shadow_key KeyOf(const Frame& frame);
   Flow* FlowOf(const Frame& frame);
+  void Close(Service* service, uint64_t now_ns);
+  bool IsOpen(const Service* service) const { return service ? service->open : closed_.empty(); }
+  bool IsOpen(const Frame& frame) const;
+  uint64_t FirstWrite(const Service* service) const;
   void Add(Record* record, const Frame& frame, Flow* flow);
   void Progress(Flow* flow, uint64_t now_ns);
   bool IsOver(const Flow& flow, const Item& item, const shadow_flow& seen) const;
@@ -138,7 +155,8 @@ class Replayer {
   void PayAck(Flow* flow, const shadow_flow& seen);
   void Send(Flow* flow, Item* item, const shadow_flow& seen, uint64_t now_ns);
   void Abandon(Flow* flow);
-  bool RepliesAreOut(uint64_t now_ns);
+  bool OpenServices(uint64_t now_ns);
+  bool RepliesAreOut(Service* service, uint64_t now_ns) const;
   bool RepliesAreOut(const Flow& flow, uint64_t now_ns) const;
   bool NothingUnsent(const Flow& flow) const;
   void Flush();
@@ -150,15 +168,15 @@ class Replayer {
   uint64_t seen_ns_ = 0;   // the newest time that was told
   uint64_t awake_ns_ = 0;  // as all others below: without the time in which nothing was told
   uint64_t begun_ns_ = 0;
-  uint64_t barrier_ns_ = 0;  // since when the first write has been waiting, or may be
+  uint64_t moved_ns_ = 0;  // when something of the log was last done with
   uint64_t committed_ = 0;
-  uint64_t first_write_ = UINT64_MAX;  // its number; of those beyond `committed_`
-  bool writes_may_go_ = true;
+  uint64_t first_opaque_ = UINT64_MAX;  // as Service::first_write, of what may be for any
   std::deque<Item> items_;  // in the order in which they go in if there is nothing to wait for
+  // What is not plain TCP is one flow for each service, and one for all else.
   std::unordered_map<shadow_key, std::unique_ptr<Flow>, KeyHash, KeyEqual> flows_;
-  std::vector<Flow*> busy_;    // those with something to send or to look at
-  std::vector<Flow*> asking_;  // those that may still owe a reply before the first write
-  Flow others_;  // what is not plain TCP
+  std::vector<Flow*> busy_;  // those with something to send or to look at
+  std::unordered_map<uint32_t, std::unique_ptr<Service>> services_;
+  std::vector<Service*> closed_;
 };
 
 }  // namespace taphold

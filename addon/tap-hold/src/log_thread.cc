@@ -157,6 +157,7 @@ void InputLog::Run() {
         // Somebody deleted the device.  It would be reported for ever.
         epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, tap_fd_, nullptr);
         stats_.device_lost = true;
+        notify_(LogNotice::kLost, 0);
       }
     }
     bool more = true;

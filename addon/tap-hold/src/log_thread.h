@@ -21,7 +21,8 @@ namespace taphold {
 enum class LogNotice : int {
   kGap = 0,       // an input is missing: only a checkpoint makes up for it; with its number
   kLimit = 1,     // the log holds more, or older input, than the limits allow
-  kReplayed = 2,  // the replay is over
+  kLost = 2,      // somebody deleted the log tap
+  kReplayed = 3,  // the replay is over
 };
 
 struct LogLimits {

@@ -41,6 +41,8 @@ struct Record {
 constexpr uint16_t kGone = 1;
 // Likewise: it is not to be compared.
 constexpr uint16_t kUncompared = 2;
+// Likewise: it is to be audited if the input log releases it.
+constexpr uint16_t kSampled = 4;
 
 // Not thread safe: it belongs to that thread.
 class Queue {

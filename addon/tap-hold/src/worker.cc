@@ -22,7 +22,10 @@ constexpr uint64_t kEndOfTime = UINT64_MAX;
 // A packet that only waits for the input log is usually released within this
 // time.  Then it wants a commit, like all others.
 constexpr uint64_t kPatienceNs = 10'000'000;
-constexpr uint64_t kNsPerMs = 1'000'000;
+constexpr uint64_t kNsPerSecond = 1'000'000'000;
+// Where waiting for others was in vain so often in a row, it is tried only now and then.
+constexpr unsigned kVainTries = 4;
+constexpr unsigned kTryAgain = 32;
 
 }  // namespace
 
@@ -97,6 +100,12 @@ void Worker::SetCompare(const CompareLimits* limits) {
   Wake();
 }
 
+void Worker::SetGathering(Gathering gathering) {
+  quiet_ns_.store(gathering.quiet_ns);
+  most_ns_.store(gathering.most_ns);
+  Wake();
+}
+
 void Worker::Discard() {
   discard_ns_.store(NowNs());
   rearm_.store(true);
@@ -133,7 +142,10 @@ void Worker::Poll(bool for_packets) {
 void Worker::Run() {
   while (!stop_.load()) {
     epoll_event events[3];
-    int ready = epoll_wait(epoll_fd_, events, 3, TimeoutMs());
+    const uint64_t due_ns = DueNs(), now_ns = NowNs();
+    const uint64_t wait_ns = due_ns > now_ns ? due_ns - now_ns : 0;
+    const timespec timeout{static_cast<time_t>(wait_ns / kNsPerSecond), static_cast<long>(wait_ns % kNsPerSecond)};
+    int ready = epoll_pwait2(epoll_fd_, events, 3, due_ns ? &timeout : nullptr, nullptr);
     for (int i = 0; i < ready; i++) {
       uint64_t wakes;
       if (events[i].data.fd == wake_fd_) {
@@ -141,7 +153,10 @@ void Worker::Run() {
       } else if (events[i].events & EPOLLERR) {
         // Somebody deleted the device.  It would be reported for ever.
         epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, events[i].data.fd, nullptr);
-        stats_.device_lost = true;
+        bool shadow = events[i].data.fd == port_.shadow_fd();
+        if (shadow) port_.Lose();
+        (shadow ? stats_.shadow_lost : stats_.device_lost) = true;
+        notify_(shadow ? Notice::kShadowLost : Notice::kLost, 0);
       }
     }
     bool more = true;
@@ -152,25 +167,59 @@ void Worker::Run() {
       bool shadows_more = port_.Turn();
       bool removed = ReleaseBatch();  // which may have made room to read on
       more = read_more || shadows_more || removed;
+      // Packets come in the order in which they were sent: with one gone from the front, all before it are.
+      if (popped_ns_ > drained_ns_reported_) ReportDrained(popped_ns_);
       Publish();
     }
     // Everything that had arrived was read, and all that may leave has left.
-    uint64_t* drained_ns = drained_ns_.load();
-    if (drained_ns && polling_packets_) __atomic_store_n(drained_ns, released_ns_, __ATOMIC_RELEASE);
+    if (polling_packets_) ReportDrained(std::max(released_ns_, popped_ns_));
   }
 }
 
-// Until the comparator wants its turn, or somebody has to be told that a packet
-// waits too long for the input log.
-int Worker::TimeoutMs() const {
+// Up to there everything has been given back or discarded.
+void Worker::ReportDrained(uint64_t drained_ns) {
+  uint64_t* report = drained_ns_.load();
+  if (!report || drained_ns == drained_ns_reported_) return;
+  __atomic_store_n(report, drained_ns, __ATOMIC_RELEASE);
+  drained_ns_reported_ = drained_ns;
+}
+
+// When the comparator wants its turn, or somebody has to be told that packets
+// wait; 0: not before something happens.
+uint64_t Worker::DueNs() const {
   uint64_t due_ns = port_.due_ns();
   const Record* oldest = queue_.front();
-  if (oldest && !commit_packets_ && !noticed_[static_cast<int>(Notice::kHeld)]) {
-    uint64_t tell_ns = oldest->time_ns + kPatienceNs;
-    due_ns = due_ns ? std::min(due_ns, tell_ns) : tell_ns;
+  if (oldest && !noticed_[static_cast<int>(Notice::kHeld)]) {
+    const bool gathers = WaitsForCommit();
+    if (gathers || !port_.comparing()) {
+      uint64_t tell_ns = gathers ? GatheredNs() : oldest->time_ns + kPatienceNs;
+      due_ns = due_ns ? std::min(due_ns, tell_ns) : tell_ns;
+    }
   }
-  uint64_t now_ns = NowNs();
-  return !due_ns ? -1 : due_ns <= now_ns ? 0 : static_cast<int>((due_ns - now_ns) / kNsPerMs + 1);
+  return due_ns;
+}
+
+// What is compared is reported by the comparator, if it has to wait for too long.
+bool Worker::WaitsForCommit() const {
+  return port_.comparing() ? port_.uncompared_ns() > watermark_ns_.load() : commit_packets_ != 0;
+}
+
+// When those that may share the commit are thought to have come.
+uint64_t Worker::GatheredNs() const {
+  const uint64_t oldest_ns = queue_.front()->time_ns;
+  if (in_vain_ >= kVainTries) return oldest_ns;
+  return std::min(newest_ns_ + quiet_ns_.load(), oldest_ns + most_ns_.load());
+}
+
+// Somebody is told of the oldest: was it worth the wait?
+void Worker::CountGathered() {
+  if (gathering_) {
+    in_vain_ = commit_packets_ > 1 ? 0 : in_vain_ + 1;
+    at_once_ = 0;
+    gathering_ = false;
+  } else if (in_vain_ >= kVainTries && ++at_once_ >= kTryAgain) {
+    in_vain_--;
+  }
 }
 
 // True if there may be more to read.
@@ -194,10 +243,15 @@ bool Worker::ReadBatch() {
       }
       stats_.received_packets++;
       stats_.received_bytes += record->frame_bytes;
-      record->flags = tag.flags & HOLD_UNCOMPARED ? kUncompared : 0;
+      record->flags = 0;
+      if (tag.flags & HOLD_UNCOMPARED) record->flags |= kUncompared;
+      if (tag.flags & HOLD_SAMPLED) record->flags |= kSampled;
       record->compared.flow = 0;
       queue_.Commit(record);
-      if (!record->iseq) commit_packets_++;
+      if (!record->iseq) {
+        commit_packets_++;
+        newest_ns_ = record->time_ns;
+      }
       if (!unexamined_) unexamined_ = record;
       // What may leave anyway leaves before what comes later, and may match at once.
       if (record->time_ns <= watermark_ns_.load()) {
@@ -246,7 +300,9 @@ bool Worker::ReleaseDue(int limit, uint64_t least_ns) {
     Pop();
   }
   // All of them are gone, unless there were too many: then there will be another turn.
-  released_ns_ = std::max(watermark_ns, discard_ns);
+  // What is not here yet when everything may leave is not gone: it would be overtaken
+  // by what is sent once the watermark is back.
+  released_ns_ = std::max(watermark_ns == kEndOfTime ? 0 : watermark_ns, discard_ns);
   return count > 0;
 }
 
@@ -263,8 +319,12 @@ bool Worker::ReleaseLogged(uint64_t discard_ns) {
     if (!record->iseq) continue;
     if (!(record->flags & kGone)) {
       if (record->iseq > logged_iseq || record->time_ns <= discard_ns) break;
-      port_.Forget(record);
       Leave(record, Release::kLogged);
+      if (record->flags & kSampled) {
+        port_.AuditHeld(record);
+      } else {
+        port_.Forget(record);
+      }
       count++;
     }
     drained_ns = record->time_ns;
@@ -302,6 +362,7 @@ void Worker::Pop() {
     port_.Forget(record);
   }
   if (record == unexamined_) unexamined_ = queue_.After(record);
+  popped_ns_ = record->time_ns;
   queue_.Pop();
 }
 
@@ -315,6 +376,10 @@ void Worker::CountRelease(const Record* record, Release cause, uint64_t now_ns) 
   stats_.released_packets++;
   stats_.released_bytes += record->frame_bytes;
   stats_.hold_times[static_cast<int>(cause)].Add(hold_ns);
+  if (cause == Release::kCommit && (record->flags & kUncompared)) {
+    stats_.uncompared_packets++;
+    stats_.uncompared_ns += hold_ns;
+  }
   if (hold_ns > stats_.hold_ns_max) stats_.hold_ns_max = hold_ns;
 }
 
@@ -333,13 +398,16 @@ void Worker::Publish() {
     return;
   }
   bool over = stats_.held_packets > limits_.packets || stats_.held_bytes > limits_.bytes;
-  // What is compared is reported by the comparator, if it has to wait for too long.
-  bool for_commit = port_.comparing() ? port_.uncompared_ns() > watermark_ns_.load() : commit_packets_ != 0;
-  bool waits = for_commit || (!port_.comparing() && NowNs() >= oldest->time_ns + kPatienceNs);
+  bool for_commit = WaitsForCommit();
+  uint64_t now_ns = NowNs();
+  bool gathers = for_commit && now_ns < GatheredNs();
+  if (gathers) gathering_ = true;
+  bool waits = for_commit ? !gathers : !port_.comparing() && now_ns >= oldest->time_ns + kPatienceNs;
   for (Notice notice : {Notice::kHeld, Notice::kLimit}) {
     bool& noticed = noticed_[static_cast<int>(notice)];
     if (noticed || !(notice == Notice::kLimit ? over : waits)) continue;
     noticed = true;
+    if (notice == Notice::kHeld && for_commit) CountGathered();
     notify_(notice, oldest->time_ns);
   }
 }

@@ -18,11 +18,19 @@ namespace taphold {
 enum class Notice : int {
   kHeld = 0,   // something is waiting
   kLimit = 1,  // more is waiting than the limits allow
+  kLost = 2,   // somebody deleted the hold tap
+  kShadowLost = 3,  // likewise the tap of shadow outputs
 };
 
 struct Limits {
   size_t packets;
   size_t bytes;
+};
+
+// How long it waits, after a packet that needs a commit, for others that may share it.
+struct Gathering {
+  uint64_t quiet_ns = 0;  // until nothing came for so long,
+  uint64_t most_ns = 0;   // but for no longer than this
 };
 
 struct Stats {
@@ -38,8 +46,11 @@ struct Stats {
   uint64_t failed_packets = 0;     // the kernel would not take them back
   uint64_t full_events = 0;        // times the ring had no room and reading stopped
   HoldTimes hold_times[kReleases];  // of released packets, by enum Release
+  uint64_t uncompared_packets = 0;  // released by a commit, and not to be compared
+  uint64_t uncompared_ns = 0;       // how long these had been held
   uint64_t hold_ns_max = 0;
   bool device_lost = false;  // deleted by somebody else: nothing comes or goes any more
+  bool shadow_lost = false;  // likewise the tap of shadow outputs: nothing is compared any more
   CompareStats compare;
 };
 
@@ -69,6 +80,8 @@ class Worker {
   void SuspendCompare() { port_.Suspend(); }
   // nullptr: no more.
   void SetCompare(const CompareLimits* limits);
+  // When kHeld is told: see Gathering.
+  void SetGathering(Gathering gathering);
   // Forgets everything sent until now, also what is still on its way here.
   void Discard();
   // Where the gate's programs and the thread tell each other how far they are; it
@@ -89,9 +102,13 @@ class Worker {
   void Leave(Record* record, Release cause);
   void Pop();
   void PopGone();
-  int TimeoutMs() const;
+  uint64_t DueNs() const;
+  bool WaitsForCommit() const;
+  uint64_t GatheredNs() const;
+  void CountGathered();
   void CountRelease(const Record* record, Release cause, uint64_t now_ns);
   void Publish();
+  void ReportDrained(uint64_t drained_ns);
   void Poll(bool for_packets);
   void Wake();
 
@@ -108,6 +125,8 @@ class Worker {
   std::atomic<const uint64_t*> logged_iseq_{nullptr};
   std::atomic<uint64_t*> drained_ns_{nullptr};
   std::atomic<uint64_t*> unlogged_drained_ns_{nullptr};
+  std::atomic<uint64_t> quiet_ns_{0};
+  std::atomic<uint64_t> most_ns_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> rearm_{false};  // notices may be sent again
 
@@ -118,8 +137,14 @@ class Worker {
   size_t gone_packets_ = 0;       // that have left from the middle of the queue
   size_t gone_bytes_ = 0;
   size_t commit_packets_ = 0;  // that only a commit releases
+  uint64_t newest_ns_ = 0;     // when the newest of these was sent
+  bool gathering_ = false;     // somebody will be told of them, when others had time to come
+  unsigned in_vain_ = 0;       // times in a row that waiting for others gathered none
+  unsigned at_once_ = 0;       // times since then that nobody was waited for
   Stats stats_;
   uint64_t released_ns_ = 0;  // the watermark or discard that was last carried out
+  uint64_t popped_ns_ = 0;    // when the newest packet was sent that has left the queue
+  uint64_t drained_ns_reported_ = 0;
   bool polling_packets_ = true;
   bool noticed_[2] = {false, false};
 

@@ -29,6 +29,7 @@ class Rig : public CompareSink {
     record->flags |= kGone;
     settled.push_back(static_cast<int>(record->iseq));
   }
+  void LeftOut(Record* record) override { left_out.push_back(static_cast<int>(record->iseq)); }
   void Report(const CompareEvent& event) override { events.push_back(event); }
 
   // As the hold thread does it.
@@ -63,6 +64,12 @@ class Rig : public CompareSink {
     comparator_.Audit(record, now_ns);
   }
 
+  // What was said leaves before it has matched, and is audited.
+  void Leaves(Record* record) {
+    record->flags |= kGone;
+    comparator_.AuditHeld(record, now_ns);
+  }
+
   void Shadow(const Frame& frame, uint16_t unit_bytes = 0, uint32_t epoch = 0) {
     Record* record = comparator_.ReserveShadow(frame.size());
     Fill(record, frame, unit_bytes);
@@ -85,6 +92,7 @@ class Rig : public CompareSink {
 
   uint64_t now_ns = 1000 * kMs;
   std::vector<int> settled{};
+  std::vector<int> left_out{};
   std::vector<CompareEvent> events{};
   bool followed = false;
 
@@ -226,9 +234,30 @@ void SaidAgain() {
   CHECK(rig.settled == Numbers({1, 2, 3}));
   rig.Says(Tcp({108, "ij"}));      // and order is kept
   rig.Shadow(Tcp({108, "ij"}));
-  CHECK(rig.settled == Numbers({1, 2, 3}) && rig.events.empty());
-  CHECK(rig.After(100) == 0);
-  CHECK(rig.events.size() == 1 && rig.events[0].finding == Finding::kLate);
+  CHECK(rig.settled == Numbers({1, 2, 3}));
+  CHECK(rig.left_out == Numbers({4}) && !rig.followed);  // a commit is waited for at once
+  // Behind one that waits for the secondary.
+  rig.Says(Tcp({100, "abc", kTcpAck, 5000, 40001}));
+  rig.Says(Tcp({98, "??abc", kTcpAck, 5000, 40001}));
+  rig.Says(Tcp({103, "def", kTcpAck, 5000, 40001}));
+  CHECK(rig.left_out == Numbers({4}));
+  rig.Shadow(Tcp({100, "abcdef", kTcpAck, 5000, 40001}));
+  CHECK(rig.settled == Numbers({1, 2, 3, 6}) && rig.left_out == Numbers({4, 7, 8}));
+  CHECK(rig.After(500) == 0 && rig.events.empty());
+}
+
+// The two have chosen different numbers, and nobody translates between them.
+void AGuestThatCalls() {
+  Rig rig;
+  rig.Shadow(Tcp({777777, "", kTcpSyn, 0}));
+  rig.Says(Tcp({1000, "", kTcpSyn, 0}));
+  CHECK(rig.settled.empty() && rig.left_out == Numbers({1}));
+  rig.Says(Tcp({1001, "", kTcpAck, 6000}));
+  CHECK(!rig.followed && rig.settled.empty());
+  rig.Commit(2);
+  rig.Says(Tcp({1001, "", kTcpAck, 6000}));
+  rig.Shadow(Tcp({1001, "", kTcpAck, 6000}));
+  CHECK(rig.settled == Numbers({3}));
 }
 
 void WhatLeftInAnotherWay() {
@@ -418,6 +447,64 @@ void Audit() {
   CHECK(rig.stats().audited > 2 && rig.events.size() == 2);
 }
 
+void AuditHeld() {
+  Rig rig;
+  // In its place: what is held behind it uses up what the secondary has said before.
+  Record* first = rig.Says(Udp("one"));
+  Record* second = rig.Says(Udp("two"));
+  rig.Says(Udp("three"));
+  rig.Leaves(second);
+  rig.Leaves(first);
+  for (const char* said : {"one", "two", "three", "four"}) rig.Shadow(Udp(said));
+  CHECK(rig.stats().audited == 2 && rig.settled == Numbers({3}));
+  rig.After(100);
+  CHECK(rig.events.empty() && rig.stats().unaudited == 0);
+  // It waits for no acknowledgement any more, and neither does what is behind it.
+  Record* all_but_ack = rig.Says(Tcp({10, "ab", kTcpAck, 6000}));
+  rig.Says(Tcp({12, "cd", kTcpAck, 5000}));
+  rig.Shadow(Tcp({10, "abcd", kTcpAck, 5000}));
+  CHECK(rig.stats().audited == 2 && rig.settled == Numbers({3}));
+  rig.Leaves(all_but_ack);
+  CHECK(rig.stats().audited == 3 && rig.settled == Numbers({3, 5}));
+  Record* wrong = rig.Says(Tcp({14, "wrong"}));
+  rig.Leaves(wrong);
+  rig.Shadow(Tcp({14, "wrung"}));
+  CHECK(rig.stats().audit_mismatches == 1 && rig.stats().divergences == 0);
+  // Not compared: not in this flow, nor in one that has just diverged, or not before a commit.
+  rig.Leaves(rig.Says(Tcp({19, "more"})));
+  CHECK(rig.stats().unaudited == 1);
+  rig.Says(Tcp({10, "ab", kTcpAck, 5000, 40001}));
+  Record* behind = rig.Says(Tcp({12, "cd", kTcpAck, 5000, 40001}));
+  rig.Shadow(Tcp({10, "ax", kTcpAck | kTcpFin, 5000, 40001}));
+  CHECK(rig.stats().divergences == 1);
+  rig.Leaves(behind);
+  CHECK(rig.stats().unaudited == 2);
+  rig.Suspend();
+  rig.now_ns += kMs;
+  rig.Leaves(rig.Says(Udp("late")));
+  CHECK(rig.stats().unaudited == 3 && rig.stats().audited == 3 && rig.events.size() == 2);
+}
+
+// Most datagrams that left early are not audited, and what the secondary said in their place stays.
+void AuditAmongOthers() {
+  Rig rig;
+  rig.Shadow(Udp("to another question"));
+  rig.now_ns += kMs;
+  rig.Audits(Udp("yes"));
+  CHECK(rig.After(100) == 0 && rig.events.empty() && rig.stats().unaudited == 1);
+  rig.Shadow(Udp("to a third"));
+  rig.now_ns += kMs;
+  rig.Audits(Udp("yes"));
+  rig.Shadow(Udp("yes"));
+  CHECK(rig.stats().audited == 1);
+  // What is held is late, if what was said before was so long ago.
+  rig.Shadow(Udp("to a fourth"));
+  rig.now_ns += 200 * kMs;
+  rig.Says(Udp("held"));
+  rig.After(100);
+  CHECK(rig.events.size() == 1 && rig.events[0].finding == Finding::kLate);
+}
+
 void Bounds() {
   // One flow may not keep more than it may; the oldest goes.
   Rig rig({2 * kMs, 100 * kMs, 20 * kMs, 10'000, 1024});
@@ -491,6 +578,7 @@ int main() {
   Acknowledgements();
   Connections();
   SaidAgain();
+  AGuestThatCalls();
   WhatLeftInAnotherWay();
   Datagrams();
   FragmentsAndOthers();
@@ -498,6 +586,8 @@ int main() {
   HeldAcrossACommit();
   Lateness();
   Audit();
+  AuditHeld();
+  AuditAmongOthers();
   Bounds();
   Random();
   std::puts("ok");

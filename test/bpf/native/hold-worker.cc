@@ -78,6 +78,7 @@ void Round(unsigned seed) {
         packet.tag.time_ns = NowNs();
         uint64_t number = sent + 1;
         packet.tag.needs_iseq = number % 2 ? number : 0;
+        packet.tag.flags = number % 4 == 1 ? HOLD_SAMPLED : 0;
         std::memcpy(packet.frame + 14, &number, sizeof(number));
         if (write(ends[0], &packet, sizeof(packet)) == sizeof(packet)) sent++;
       }

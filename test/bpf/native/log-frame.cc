@@ -70,6 +70,51 @@ void Good() {
   std::vector<uint8_t> icmp = Tcp4(0, 10, kTcpAck);
   icmp[23] = 1;
   CHECK(!ParseFrame(Hold(icmp).record()).tcp && !ParseFrame(Hold(icmp).record()).may_ask);
+
+  // For which service: as far as that can be told, as the gate tells it.
+  auto service = [](const std::vector<uint8_t>& bytes) {
+    Frame parsed = ParseFrame(Hold(bytes).record());
+    CHECK(!(parsed.opaque && parsed.service));
+    return parsed.opaque ? -1 : static_cast<int>(parsed.service);
+  };
+  CHECK(service(Tcp4(0, 0, kTcpAck)) == (6 << 16 | 80));
+  CHECK(service(fragment) == -1);
+  for (auto [protocol, expected] : {std::pair{1, 0}, {2, 0}, {89, 0}, {112, 0}, {132, 0},
+                                    {4, -1}, {41, -1}, {47, -1}, {50, -1}, {51, -1}, {94, -1}, {253, -1}}) {
+    std::vector<uint8_t> other = icmp;
+    other[23] = static_cast<uint8_t>(protocol);
+    CHECK(service(other) == expected && ParseFrame(Hold(other).record()).may_ask == (expected != 0));
+  }
+  std::vector<uint8_t> udp = Tcp4(0, 10, 0);
+  udp[23] = 17;
+  CHECK(service(udp) == (17 << 16 | 80));
+  std::vector<uint8_t> options = Tcp4(8, 10, kTcpAck);  // of IP: the TCP header begins four bytes later
+  options[14] = 0x46;
+  std::memmove(options.data() + 38, options.data() + 34, 20);
+  CHECK(service(options) == -1 && !ParseFrame(Hold(options).record()).tcp);
+  options[23] = 2;  // as IGMP has them
+  CHECK(service(options) == 0);
+  std::vector<uint8_t> twice = Tcp4(0, 10, kTcpAck);
+  twice[12] = 0x81;
+  twice[13] = 0;
+  CHECK(service(twice) == -1);
+  std::vector<uint8_t> v6(14 + 40 + 20);
+  v6[12] = 0x86;
+  v6[13] = 0xdd;
+  v6[14] = 0x60;
+  for (auto [next, expected] : {std::pair{6, 6 << 16 | 80}, {17, 17 << 16 | 80}, {58, 0}, {0, -1}, {44, -1}}) {
+    v6[20] = static_cast<uint8_t>(next);
+    v6[57] = 80;
+    CHECK(service(v6) == expected);
+  }
+  v6[20] = 0;
+  for (auto [behind, expected] : {std::pair{58, 0}, {6, -1}, {0, -1}}) {
+    v6[54] = static_cast<uint8_t>(behind);
+    CHECK(service(v6) == expected && ParseFrame(Hold(v6).record()).may_ask == (expected != 0));
+  }
+  v6.resize(54);
+  v6[20] = 6;
+  CHECK(service(v6) == -1 && service(std::vector<uint8_t>(20)) == 0);
 }
 
 void Noise() {

@@ -16,6 +16,7 @@ namespace {
 
 constexpr uint64_t kMs = 1'000'000;
 constexpr ReplayLimits kLimits{1000 * kMs, 20 * kMs, 50 * kMs, 25};
+constexpr uint64_t kMostNs = 10 * kLimits.total_ns;  // however well it gets on
 constexpr uint32_t kIsn = 1000;
 
 // A frame of one TCP connection, told by its port.
@@ -27,6 +28,9 @@ struct Input {
   bool write;
   bool live = false;
   uint32_t ack = 0;
+  uint16_t service = 80;
+  uint8_t protocol = 6;
+  bool fragment = false;
 };
 
 class Log {
@@ -45,9 +49,12 @@ class Log {
     frame[14] = 0x45;
     frame[16] = static_cast<uint8_t>((bytes - 14) >> 8);
     frame[17] = static_cast<uint8_t>(bytes - 14);
-    frame[23] = input.port ? 6 : 17;  // port 0: UDP
+    frame[20] = input.fragment ? 0x20 : 0;
+    frame[23] = input.port ? input.protocol : 17;  // port 0: UDP
     frame[34] = static_cast<uint8_t>(input.port >> 8);
     frame[35] = static_cast<uint8_t>(input.port);
+    frame[36] = static_cast<uint8_t>(input.service >> 8);
+    frame[37] = static_cast<uint8_t>(input.service);
     for (int i = 0; i < 4; i++) frame[38 + i] = static_cast<uint8_t>(input.seq >> (24 - 8 * i));
     for (int i = 0; i < 4; i++) frame[42 + i] = static_cast<uint8_t>(input.ack >> (24 - 8 * i));
     frame[46] = 0x50;
@@ -175,8 +182,16 @@ uint64_t Run(Replayer& replayer, Guest& guest) {
   for (;;) {
     guest.Tick();
     if (replayer.Step(guest.now_ns)) return guest.now_ns;
-    CHECK(guest.now_ns <= kLimits.total_ns);
+    CHECK(guest.now_ns <= kMostNs);
     guest.now_ns += kMs;
+  }
+}
+
+// Runs it for so long, whether it ends or not.
+void RunFor(uint64_t ns, Replayer& replayer, Guest& guest) {
+  for (uint64_t end = guest.now_ns + ns; guest.now_ns < end; guest.now_ns += kMs) {
+    guest.Tick();
+    replayer.Step(guest.now_ns);
   }
 }
 
@@ -243,10 +258,27 @@ void WritesWaitForReplies() {
     Run(replayer, guest);
     uint64_t read_ns = 0, write_ns = 0, late_read_ns = 0;
     for (const auto& done : guest.executed) (done.iseq == 1 ? read_ns : done.iseq == 2 ? write_ns : late_read_ns) = done.at_ns;
-    CHECK(write_ns >= std::min(guest.replied_ns[3], read_ns + kLimits.barrier_ns));
+    CHECK(write_ns >= std::min(guest.replied_ns[3], read_ns + 5 * kLimits.barrier_ns));
     CHECK(write_ns <= read_ns + 5 * kLimits.barrier_ns + 2 * delay_ms * kMs + 2 * kMs);
     CHECK(late_read_ns <= read_ns + delay_ms * kMs + 2 * kMs);  // it does not wait
   }
+}
+
+// A log that takes longer to replay than any single reply: as long as it gets on,
+// it is waited for.
+void WritesWaitForALongLog() {
+  Guest guest(1);
+  Log log;
+  guest.delay_ns = 30 * kMs;
+  std::vector<Record*> records;
+  constexpr uint32_t kReads = 1000;
+  for (uint32_t i = 0; i < kReads; i++) records.push_back(log.Add(1 + i, {3, kTcpAck, kIsn + 10 * i, 10, false}));
+  records.push_back(log.Add(kReads + 1, {6, kTcpAck, kIsn, 10, true}));
+  Replayer replayer(&guest, kLimits);
+  replayer.Begin(records, 0, false, 0);
+  CHECK(Run(replayer, guest) > kLimits.total_ns);
+  CHECK(guest.executed.size() == kReads + 1 && replayer.stats().flushed_frames == 0);
+  CHECK(guest.executed.back().write && guest.executed.back().at_ns >= guest.replied_ns[3]);
 }
 
 // The log keeps a little of what a commit covers. A write among that is no reason
@@ -270,6 +302,53 @@ void WritesOfTheCheckpointDoNotCount() {
   }
   CHECK(guest.replied_ns[3] && write_ns >= guest.replied_ns[3]);
   CHECK(covered_ns && covered_ns < write_ns);
+}
+
+// When the first of the records with these numbers was carried out.
+uint64_t ExecutedAt(const Guest& guest, uint64_t iseq) {
+  for (const auto& done : guest.executed) if (done.iseq == iseq) return done.at_ns;
+  CHECK(false);
+  return 0;
+}
+
+// A write to one service does not make replies of another unseen; nor does what
+// is for no service. What may be for any service does.
+void ServicesAreApart() {
+  for (bool ping : {false, true}) {
+    Guest guest(1);
+    Log log;
+    guest.delay_ns = 30 * kMs;
+    Input first{6, kTcpAck, kIsn, 10, true};
+    first.service = 22;
+    if (ping) first.protocol = 1;
+    std::vector<Record*> records = {
+        log.Add(1, first), log.Add(2, {3, kTcpAck, kIsn, 10, false}), log.Add(3, {9, kTcpAck, kIsn, 10, true}),
+    };
+    Replayer replayer(&guest, kLimits);
+    replayer.Begin(records, 0, false, 0);
+    replayer.Step(0);
+    Input live{12, kTcpAck, kIsn, 10, false, true};
+    CHECK(replayer.Append(log.Add(0, live)));
+    live.service = 22;
+    CHECK(!replayer.Append(log.Add(0, live)));  // nobody is owed a reply there
+    live.fragment = true;
+    CHECK(replayer.Append(log.Add(0, live)));  // but here perhaps
+    Run(replayer, guest);
+    CHECK(guest.replied_ns[3] && ExecutedAt(guest, 3) >= guest.replied_ns[3]);
+    if (!ping) CHECK(ExecutedAt(guest, 1) < guest.replied_ns[3]);
+  }
+
+  Guest guest(1);
+  Log log;
+  guest.delay_ns = 30 * kMs;
+  Input opaque{6, 0, 0, 10, true};
+  opaque.fragment = true;
+  Input other{4, kTcpAck, kIsn, 10, false};
+  other.service = 22;
+  Replayer replayer(&guest, kLimits);
+  replayer.Begin({log.Add(1, {3, kTcpAck, kIsn, 10, false}), log.Add(2, other), log.Add(3, opaque)}, 0, false, 0);
+  Run(replayer, guest);
+  CHECK(ExecutedAt(guest, 3) >= std::max(guest.replied_ns[3], guest.replied_ns[4]) && guest.replied_ns[4]);
 }
 
 // What the client has acknowledged to the primary must come again before the
@@ -369,13 +448,13 @@ void DeafGuests() {
 
   // A guest that is slower than all patience: the rest goes in at the end.
   Guest slow(4);
-  slow.delay_ns = 15 * kMs;
+  slow.delay_ns = 150 * kMs;
   slow.abandoned_ok = true;
   std::vector<Record*> many;
   for (uint32_t i = 0; i < 3000; i++) many.push_back(log.Add(i + 1, {3, kTcpAck, kIsn + i, 1, false}));
   Replayer late(&slow, kLimits);
   late.Begin(many, 0, false, 0);
-  CHECK(Run(late, slow) == kLimits.total_ns);
+  CHECK(Run(late, slow) == kMostNs);
   CHECK(late.stats().flushed_frames > 0);
   CHECK(slow.injected >= 3000);
 }
@@ -475,10 +554,7 @@ void AnActiveSecondaryHasTime() {
   Replayer replayer(&guest, ReplayLimits{1, 100 * kMs, 50 * kMs, 1});
   replayer.Begin({log.Add(1, {3, kTcpSyn, kIsn, 0, false}), log.Add(2, {3, kTcpAck, kIsn + 1, 10, false}),
                   log.Add(3, {6, kTcpAck, kIsn, 10, true})}, 0, true, 0);
-  for (; guest.now_ns < 5000 * kMs; guest.now_ns += kMs) {
-    guest.Tick();
-    replayer.Step(guest.now_ns);
-  }
+  RunFor(5000 * kMs, replayer, guest);
   CHECK(guest.executed.empty() && replayer.stats().abandoned_frames == 0);
   CHECK(guest.injected < 100);
   guest.loss = 0;
@@ -490,6 +566,19 @@ void AnActiveSecondaryHasTime() {
   CHECK(guest.executed.size() == 2 && !guest.executed[0].write && guest.executed[1].write);
 }
 
+// A request that gets no reply holds an active secondary up for a moment only: what
+// is late costs a checkpoint, and after that the guest is slower still.
+void AnActiveSecondaryIsNotHeldUp() {
+  Guest guest(8);
+  Log log;
+  guest.active = true;
+  guest.answers = false;
+  Replayer replayer(&guest, ReplayLimits{1, 100 * kMs, 50 * kMs, 1});
+  replayer.Begin({log.Add(1, {3, kTcpAck, kIsn, 10, false}), log.Add(2, {6, kTcpAck, kIsn, 10, true})}, 0, true, 0);
+  RunFor(80 * kMs, replayer, guest);
+  CHECK(guest.executed.size() == 2 && guest.executed[1].write && guest.executed[1].at_ns >= 50 * kMs);
+}
+
 // The client has the whole reply when the guest has said half of it.  It is told
 // so as it goes on, without the client's help.
 void AcknowledgementsAreOwed() {
@@ -499,12 +588,7 @@ void AcknowledgementsAreOwed() {
   guest.answers = false;
   Replayer replayer(&guest, ReplayLimits{1, 100 * kMs, 50 * kMs, 1});
   replayer.Begin({log.Add(1, {3, kTcpAck, kIsn, 10, false}), log.Add(2, {3, kTcpAck, kIsn + 10, 0, false, false, 1000})}, 0, true, 0);
-  auto run = [&](uint64_t ns) {
-    for (uint64_t end = guest.now_ns + ns; guest.now_ns < end; guest.now_ns += kMs) {
-      guest.Tick();
-      replayer.Step(guest.now_ns);
-    }
-  };
+  auto run = [&](uint64_t ns) { RunFor(ns, replayer, guest); };
   run(20 * kMs);
   CHECK(guest.flows[3].seen_ack == 0 && !replayer.quiet());
   for (uint32_t said : {300, 700, 1200}) {
@@ -524,6 +608,8 @@ void AcknowledgementsAreOwed() {
 int main() {
   for (unsigned seed = 0; seed < 300; seed++) Conversations(seed);
   WritesWaitForReplies();
+  WritesWaitForALongLog();
+  ServicesAreApart();
   WritesWaitForWhatClientsHave();
   LiveRequestsWaitForReplies();
   StandingStillIsNoPatience();
@@ -532,6 +618,7 @@ int main() {
   WhatACommitCovers();
   for (unsigned seed = 0; seed < 300; seed++) ActiveSecondary(seed);
   AnActiveSecondaryHasTime();
+  AnActiveSecondaryIsNotHeldUp();
   AcknowledgementsAreOwed();
   std::puts("ok");
 }

@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { servicePort } from './rig.js';
 
 export class Client {
+  static readonly #open = new Set<Client>();
   readonly socket: Socket;
   readonly #waiting: (() => void)[] = [];
   #received: Buffer[] = [];
@@ -17,8 +18,15 @@ export class Client {
     return client;
   }
 
+  /** Of a test that failed, too: a connection to nobody would keep the process for minutes. */
+  static closeAll(): void {
+    for (const client of Client.#open) client.socket.destroy();
+    Client.#open.clear();
+  }
+
   private constructor(socket: Socket) {
     this.socket = socket;
+    Client.#open.add(this);
     socket.on('data', (data: Buffer) => {
       this.#received.push(data);
       this.#bytes += data.length;

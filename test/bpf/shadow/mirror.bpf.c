@@ -28,6 +28,7 @@ struct {
 	__u32 clock_behind_ms;
 	__u64 shadow_outputs;
 	__u32 shadow_generation;
+	__u32 mirroring;
 } state = {};
 
 /* By the client's port: the sequence number behind the last of what each has said. */
@@ -75,7 +76,7 @@ int mirror(struct __sk_buff *skb)
 	struct segment s;
 	__u8 word[3];
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+	if (!state.mirroring || (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
 		return NEXT;
 	key.tunnel_id = (__sync_fetch_and_add(&state.input_iseq, 1) + 1) & 0xffffff;
 	if (segment_parse(skb, false, &s) && s.payload_bytes > 3 &&

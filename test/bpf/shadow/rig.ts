@@ -37,11 +37,11 @@ export const repairPort = 7001;
 /** What the stand-in for the primary does and has seen: see mirror.bpf.c. */
 export type MirrorVariable =
   | 'input_iseq' | 'lost_per_mille' | 'doubled_per_mille' | 'lost' | 'doubled' | 'acked_iseq' | 'acked_epoch' | 'acks'
-  | 'link_lost_per_mille' | 'link_lost' | 'clock_behind_ms' | 'shadow_outputs' | 'shadow_generation';
+  | 'link_lost_per_mille' | 'link_lost' | 'clock_behind_ms' | 'shadow_outputs' | 'shadow_generation' | 'mirroring';
 const places: Record<MirrorVariable, [at: number, bytes: 4 | 8]> = {
   input_iseq: [0, 8], lost: [8, 8], doubled: [16, 8], acked_iseq: [24, 8], acked_epoch: [32, 8], acks: [40, 8], link_lost: [48, 8],
   lost_per_mille: [56, 4], doubled_per_mille: [60, 4], link_lost_per_mille: [64, 4], clock_behind_ms: [68, 4],
-  shadow_outputs: [72, 8], shadow_generation: [80, 4],
+  shadow_outputs: [72, 8], shadow_generation: [80, 4], mirroring: [84, 4],
 };
 type Cleanup = (() => void | Promise<void>)[];
 
@@ -134,12 +134,20 @@ export class Rig {
 
   /** Protection begins. */
   reset(epoch = 77n): void {
+    // What the kernel says by itself, such as multicast reports, may come at any moment.
+    this.set('mirroring', 0);
     this.shadow.reset(epoch, BigInt(this.get('input_iseq')) + 1n);
+    this.set('mirroring', 1);
   }
 
   /** Waits until the secondary has told the primary that it has every input. */
   async settled(): Promise<void> {
     await eventually(() => this.get('acked_iseq') === this.get('input_iseq'), () => [this.get('acked_iseq'), this.get('input_iseq'), this.shadow.stats()]);
+  }
+
+  /** Somebody deletes it. */
+  loseLogTap(): void {
+    ip(`link del ${logTap}`);
   }
 
   /** The primary host dies. */
