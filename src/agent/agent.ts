@@ -9,14 +9,15 @@ import type { Logger } from 'pino';
 import { Gate, type GateStats } from '../dataplane/gate.js';
 import type { ShadowStats } from '../dataplane/shadow.js';
 import { createTunnel, removeTunnel } from '../dataplane/tunnel.js';
-import { CheckpointRelay, type PeerConnection } from '../peer/index.js';
+import { CheckpointStream, type PeerConnection } from '../peer/index.js';
 import {
   initialState, isActive, isProtected, secondaryIsActive, step,
   type Effect, type PairConfig, type PairEvent, type PairState, type Phase, type Role, type TimerName,
 } from '../protocol/pair.js';
-import { isLogMessage, isVcpuMessage, type PeerMessage } from '../protocol/messages.js';
+import { isLogMessage, isLogMessageTo, isVcpuMessage, type PeerMessage } from '../protocol/messages.js';
 import { ensurePrivateFolder, locateQemu, probeQemu, type QemuProbe, type QemuRuntime } from '../qemu/index.js';
-import { activeVcpusOf, ConfigError, describeVm, replicatesInputs, type AgentConfig } from './config.js';
+import { activeVcpusOf, ConfigError, describeVm, preReleases, replicatesInputs, secondaryMayRun, type AgentConfig } from './config.js';
+import { requireRetranslation } from './requirements.js';
 import { ControlError, ControlServer, isListening, type ControlRequest } from './control.js';
 import { Session } from './session.js';
 import { readSecret } from './secret.js';
@@ -52,12 +53,14 @@ export interface AgentStatus {
   vm: { name: string; pid: number | null; accel: 'kvm' | 'tcg'; accelReason: string; qemu: string };
   checkpoints: {
     commits: number; lastMsAgo: number | null; pauseMsP50: number | null; pauseMsP99: number | null;
+    /** From asking QEMU for one until the VM stood still. */
+    askMsP50: number | null; askMsP99: number | null;
     /** Over all connections since the agent's start, the first copy of the VM included. */
     sentBytes: number; receivedBytes: number;
   };
   output: GateStats;
   vcpus: VcpusStatus;
-  /** What this host has of the other's inputs; null unless they are replicated. */
+  /** What this host has of the other's inputs; null unless inputs are replicated, whichever host has the VM. */
   inputLog: ShadowStats | null;
   compare: CompareStatus;
 }
@@ -68,11 +71,20 @@ export type AgentNews =
   | { event: 'phase'; role: Role; phase: Phase; atNs: bigint }
   | { event: 'commit'; commits: number; pauseMs: number; atNs: bigint };
 
-/** How long a stopping primary waits for the secondary to give up its VM. */
+/** How long a stopping primary waits for the secondary to take over, and, if it does not, to give up its VM. */
+const handOverMs = 10_000;
 const partingMs = 1000;
 /** How long a primary asks a silent secondary before it goes on alone, at least. */
 const leastAskMs = 1000;
 const nsPerMs = 1e6;
+/**
+ * A checkpoint begins when the VM has said nothing for a twelfth of what the last one took, or after half of that:
+ * clients that were answered together ask again together, and one checkpoint then serves all of them.
+ */
+const quietShare = 1 / 12;
+const gatherShare = 1 / 2;
+const longestQuietMs = 0.3;
+const longestGatherMs = 5;
 
 /** What was found out of this host before anything was made on it. */
 interface HostFacts {
@@ -91,10 +103,11 @@ export class Agent {
   readonly #log: Logger;
   readonly #probe: QemuProbe;
   readonly #stateFile: StateFile;
-  readonly #gate: Gate;
+  /** Like all that needs it, there once the agent has begun. */
+  #gate!: Gate;
   /** Only where something needs them; see replicatesInputs. */
   #inputs: InputReplication | undefined;
-  readonly #compare: CompareControl;
+  #compare!: CompareControl;
   readonly #vm: Vm;
   readonly #vcpus: Vcpus;
   readonly #session: Session;
@@ -106,16 +119,21 @@ export class Agent {
   #metricsServer: MetricsServer | undefined;
   readonly #pending: PairEvent[] = [];
   #control: ControlServer | undefined;
-  #relay: CheckpointRelay | undefined;
-  /** What earlier relays have carried. */
+  #stream: CheckpointStream | undefined;
+  /** The newest copy of the VM; aborted when it is given up. */
+  #copying = new AbortController();
+  /** What earlier ones have carried. */
   readonly #carried = { sentBytes: 0, receivedBytes: 0 };
   #state: PairState;
   #dispatching = false;
+  /** What went before, `start` tells. */
+  #begun = false;
   /** Starts and ends of QEMU, one after the other. */
   #lifecycle: Promise<void> = Promise.resolve();
   /** Rises when the VM is destroyed: what an older VM failed at is no news. */
   #vmEpoch = 0;
   #lastNote = '';
+  #holdTapLost = false;
   #ended: () => void = () => {};
   /** Resolves when the agent has stopped. */
   readonly ended = new Promise<void>((resolve) => { this.#ended = resolve; });
@@ -133,45 +151,27 @@ export class Agent {
     const runtime = await locateQemu(config.vm.qemu === undefined ? {} : { explicitPath: config.vm.qemu });
     const probe = await probeQemu(runtime);
     const accel = chooseAccel(config, probe);
+    if (secondaryMayRun(config)) requireRetranslation(accel);
     const vm = describeVm(config, accel, probe.version);
     const secret = readSecret('peer.secretFile', config.peer.secretFile);
     const witnessSecret = readSecret('witness.secretFile', config.witness?.secretFile);
-    const mirrored = replicatesInputs(config);
-    // From here on there is something to leave behind.
-    if (mirrored) await createTunnel(config.network.tunnel);
-    const agent = new Agent(config, log, { runtime, probe, accel, vm, secret, witnessSecret }, await Gate.open({
-      ...config.network,
-      holdMemoryBytes: config.checkpoint.holdMemoryBytes,
-      limitPackets: config.checkpoint.maxHeldPackets,
-      limitBytes: config.checkpoint.maxHeldBytes,
-      ...(mirrored ? { mirror: { tunnel: config.network.tunnel, peerAddress: config.peer.address.host } } : {}),
-      ...(config.mode === 'commit' ? {} : { compare: { shadowTap: config.network.shadowTap, onFound: (events) => agent.#compare.onFound(events) } }),
-      services: config.services.map((service) => ({ ...service, preRelease: service.preRelease ?? service.protocol !== 'never' })),
-      onNotice: (notice, oldestNs) => agent.#dispatch(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' }),
-    }));
+    const agent = new Agent(config, log, { runtime, probe, accel, vm, secret, witnessSecret });
     try {
       await agent.#begin();
     } catch (error) {
-      await agent.#end();
+      await agent.#end({ leaveVm: true });
       throw error;
     }
     return agent;
   }
 
-  /** Cannot fail: the gate is open already. */
-  private constructor(config: AgentConfig, log: Logger, host: HostFacts, gate: Gate) {
+  private constructor(config: AgentConfig, log: Logger, host: HostFacts) {
     const { runtime, probe, accel, vm: { digest, summary }, secret, witnessSecret } = host;
     const { heartbeat, checkpoint } = config;
     const leaseMs = heartbeat.intervalMs * heartbeat.missed;
     this.#config = config;
     this.#log = log;
     this.#probe = probe;
-    this.#gate = gate;
-    this.#compare = new CompareControl(config, gate, {
-      onWish: (active, forward) => this.#session.send({ type: 'secondary-wish', active, forward }),
-      onCheckpoint: () => this.#dispatch({ type: 'hold-limit' }),
-      onNote: (level, code, text) => this.#note(level, code, text),
-    });
     this.#stateFile = new StateFile(config.stateDir);
     this.#state = initialState(config.role);
     this.#pairConfig = {
@@ -182,7 +182,7 @@ export class Agent {
       witness: config.witness !== undefined,
       pauseSecondary: config.secondary === 'paused',
     };
-    this.#metrics = new AgentMetrics({ status: () => this.status(), holdTimes: () => gate.holdTimes() }, { vm: config.vm.name, host: config.host });
+    this.#metrics = new AgentMetrics({ status: () => this.status(), holdTimes: () => this.#gate.holdTimes() }, { vm: config.vm.name, host: config.host });
     this.#watchers.add(this.#metrics.onNews);
     this.#vm = new Vm(config, runtime, accel, (event) => this.#onVmEvent(event));
     this.#vcpus = new Vcpus(config.vm.vcpus, activeVcpusOf(config), this.#vcpusHost());
@@ -192,8 +192,8 @@ export class Agent {
       onLost: (reason) => this.#dispatch({ type: 'peer-lost', reason }),
       onUnreached: (sign, reason) => this.#dispatch({ type: 'peer-unreached', sign, reason }),
       onAck: (sentNs) => this.#dispatch({ type: 'heartbeat-acked', sentNs }),
-      onCheckpointConnection: (connection) => this.#relayToIncoming(connection),
-      onRefused: (reason) => this.#log.warn({ code: 'PEER_REFUSED' }, reason),
+      onCheckpointConnection: (connection) => this.#receiveCheckpoints(connection),
+      onRefused: (reason) => this.#say('warn', 'PEER_REFUSED', reason),
     });
     if (config.witness) {
       this.#witness = new WitnessClient({
@@ -207,15 +207,22 @@ export class Agent {
     }
   }
 
-  /** Ends protection, the VM, and everything this agent made. */
+  /** Hands a protected VM over to the peer, and else ends it; then ends everything else that this agent made. */
   async stop(): Promise<void> {
-    const mustPart = isProtected(this.#state) && this.#state.role === 'primary';
+    const handsOver = isProtected(this.#state) && this.#state.role === 'primary';
     this.#dispatch({ type: 'command', command: 'stop' });
-    const deadlineMs = performance.now() + partingMs;
-    while (mustPart && this.#session.up && !(this.#stateFile.read()?.mayRunAlone ?? true) && performance.now() < deadlineMs) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
+    if (handsOver) {
+      await this.#connectedUntil(() => this.#state.phase !== 'fenced', handOverMs);
+      this.#dispatch({ type: 'command', command: 'stop' });
+      if (this.#state.role === 'primary') await this.#connectedUntil(() => this.#stateFile.read()?.mayRunAlone ?? true, partingMs);
     }
     await this.#end();
+  }
+
+  /** Waits until `done`, while the peer is there. */
+  async #connectedUntil(done: () => boolean, timeoutMs: number): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs;
+    while (!done() && this.#session.up && performance.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
   }
 
   /** Tells `watcher` of all that happens from now on. @returns what ends it */
@@ -240,8 +247,8 @@ export class Agent {
       },
       checkpoints: {
         commits, ...this.#pauses.summary(),
-        sentBytes: this.#carried.sentBytes + (this.#relay?.toPeerBytes ?? 0),
-        receivedBytes: this.#carried.receivedBytes + (this.#relay?.fromPeerBytes ?? 0),
+        sentBytes: this.#carried.sentBytes + (this.#stream?.sentBytes ?? 0),
+        receivedBytes: this.#carried.receivedBytes + (this.#stream?.receivedBytes ?? 0),
       },
       output: this.#gate.stats(),
       vcpus: this.#vcpus.status(),
@@ -250,39 +257,81 @@ export class Agent {
     };
   }
 
+  /**
+   * What can fail does so before an earlier agent's gate is replaced, as far as possible:
+   * the VM that it left is heard or silent as before, until an agent has started.
+   */
   async #begin(): Promise<void> {
+    const { host, metrics, network, role } = this.#config;
     const remembered = this.#stateFile.read();
+    let begin = (): void => {};
+    const beginning = new Promise<void>((resolve) => { begin = resolve; });
+    await this.#session.listen(beginning);
+    if (metrics.listen) {
+      const { contentType } = this.#metrics;
+      this.#metricsServer = await MetricsServer.listen({ contentType, text: () => beginning.then(() => this.#metrics.text()) }, metrics.listen);
+    }
+    this.#control = await ControlServer.listen(controlSocket(this.#config), (request, push, ended) => beginning.then(() => this.#answer(request, push, ended)));
+    await this.#vm.adopt();
+    if (replicatesInputs(this.#config)) await createTunnel(network.tunnel);
+    this.#gate = await this.#openGate();
+    this.#compare = new CompareControl(this.#config, this.#gate, {
+      onWish: (wish) => {
+        this.#session.send({ type: 'secondary-wish', ...wish });
+        this.#vcpus.look();
+      },
+      onCheckpoint: () => this.#dispatch({ type: 'hold-limit' }),
+      onNote: (level, code, text) => this.#note(level, code, text),
+    });
     if (replicatesInputs(this.#config)) {
       this.#inputs = new InputReplication(
-        this.#config, this.#gate, (message) => this.#session.send(message), () => this.#dispatch({ type: 'log-lags' }),
+        this.#config, this.#gate, (message) => this.#session.send(message), () => this.#dispatch({ type: 'log-lags' }), () => this.#onLogTapLost(),
       );
     }
-    const vmAlive = await this.#vm.adopt();
-    await this.#session.listen();
     this.#witness?.start();
-    if (this.#config.metrics.listen) this.#metricsServer = await MetricsServer.listen(this.#metrics, this.#config.metrics.listen);
-    this.#control = await ControlServer.listen(controlSocket(this.#config), (request, push, ended) => this.#answer(request, push, ended));
-    this.#log.info({ host: this.#config.host, qemu: this.#probe.version, accel: this.#vm.accel }, `The agent of ${this.#config.host} has started.`);
+    this.#log.info({ host, qemu: this.#probe.version, accel: this.#vm.accel }, `The agent of ${host} has started.`);
+    this.#begun = true;
     this.#dispatch({
-      type: 'start', vmAlive, role: remembered?.role ?? this.#config.role,
+      type: 'start', vmAlive: this.#vm.pid !== undefined, role: remembered?.role ?? role,
       generation: remembered?.generation ?? 0, term: remembered?.term ?? 0, mayRunAlone: remembered?.mayRunAlone ?? true,
+    });
+    begin();
+  }
+
+  #openGate(): Promise<Gate> {
+    const { network, checkpoint, peer, mode, services } = this.#config;
+    return Gate.open({
+      ...network,
+      holdMemoryBytes: checkpoint.holdMemoryBytes,
+      limitPackets: checkpoint.maxHeldPackets,
+      limitBytes: checkpoint.maxHeldBytes,
+      ...(replicatesInputs(this.#config) ? { mirror: { tunnel: network.tunnel, peerAddress: peer.address.host } } : {}),
+      ...(mode === 'commit' ? {} : { compare: { shadowTap: network.shadowTap, onFound: (events) => this.#compare.onFound(events) } }),
+      services: services.map((service) => ({ ...service, preRelease: preReleases(service) })),
+      onNotice: (notice, oldestNs) => {
+        if (notice === 'lost') this.#onHoldTapLost();
+        else if (notice === 'shadowLost') this.#onShadowTapLost();
+        else this.#dispatch(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' });
+      },
     });
   }
 
-  async #end(): Promise<void> {
+  /** @param options `leaveVm`: a VM that was adopted runs on, on its tap */
+  async #end({ leaveVm = false } = {}): Promise<void> {
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
-    this.#compare.end();
-    this.#closeRelay('the agent ends');
+    if (this.#begun) this.#compare.end();
+    this.#closeStream();
     await this.#session.close();
     this.#witness?.close();
     this.#control?.close();
     this.#metricsServer?.close();
     this.#vcpus.close();
     await this.#lifecycle;
+    const left = leaveVm && this.#vm.detach();
     await this.#vm.destroy();
     this.#inputs?.close();
-    await this.#gate.close();
+    await (this.#gate as Gate | undefined)?.close({ keepTap: left });
     if (replicatesInputs(this.#config)) await removeTunnel(this.#config.network.tunnel);
     this.#log.info('The agent has ended.');
     this.#ended();
@@ -323,9 +372,30 @@ export class Agent {
     }
   }
 
+  /** Without it a protected VM is mute. */
+  #onHoldTapLost(): void {
+    const { host, network: { holdTap } } = this.#config;
+    this.#holdTapLost = true;
+    this.#note('error', 'HOLD_TAP_LOST', `The hold tap ${holdTap} was deleted: ${host} can hold no output until its agent is restarted.`);
+    this.#dispatch({ type: 'hold-lost' });
+  }
+
+  /** Without it a takeover would lose what the primary's replies rely on. */
+  #onLogTapLost(): void {
+    const { host, network: { logTap } } = this.#config;
+    this.#note('error', 'LOG_TAP_LOST', `The log tap ${logTap} was deleted: ${host} can be no secondary until its agent is restarted.`);
+    this.#dispatch({ type: 'log-lost' });
+  }
+
+  #onShadowTapLost(): void {
+    const { host, network: { shadowTap } } = this.#config;
+    this.#note('error', 'SHADOW_TAP_LOST', `The tap ${shadowTap} was deleted: ${host} compares no output until its agent is restarted.`);
+  }
+
   #onMessage(message: PeerMessage): void {
     if (isVcpuMessage(message)) return this.#vcpus.onMessage(message);
     if (!isLogMessage(message)) return this.#dispatch({ type: 'message', message });
+    if (!isLogMessageTo(this.#state.role, message)) return;
     if (message.type !== 'secondary-wish') {
       if (this.#inputs) this.#inputs.onMessage(message);
       // A host that keeps no log has none that could begin elsewhere.
@@ -333,6 +403,7 @@ export class Agent {
       return;
     }
     this.#inputs?.forward(message.forward);
+    this.#compare.adopt(message.caught);
     this.#vcpus.onWish(message.active);
   }
 
@@ -345,9 +416,11 @@ export class Agent {
         const { earlyPackets, releasedBy } = this.#gate.stats();
         return { early: earlyPackets, released: releasedBy };
       },
+      comparing: () => this.#compare.comparing,
       send: (load) => this.#session.send(load),
       setActive: (on) => {
         this.#dispatch({ type: 'secondary-active', on });
+        this.#vm.hold(!on);
         this.#session.send({ type: 'request-checkpoint' }); // it counts from the next commit on
       },
       onDecision: ({ to, active, reason, inputs }) => {
@@ -359,6 +432,7 @@ export class Agent {
   }
 
   #onVmEvent(event: VmEvent): void {
+    if (!this.#begun) return;
     switch (event.type) {
       case 'stopped':
         if (this.#state.role === 'secondary') this.#inputs?.suspended();
@@ -376,7 +450,9 @@ export class Agent {
       case 'colo-entered': return this.#dispatch({ type: 'colo-entered' });
       case 'migration-failed': return this.#dispatch({ type: 'failed', what: 'Copying the VM', reason: 'QEMU says no more; see qemu.log' });
       case 'colo-exit': return this.#dispatch({ type: 'colo-exit', reason: event.reason });
-      case 'exited': return this.#dispatch({ type: 'vm-exited', clean: event.clean, reason: event.reason });
+      case 'exited':
+        this.#closeStream();
+        return this.#dispatch({ type: 'vm-exited', clean: event.clean, reason: event.reason });
     }
   }
 
@@ -391,6 +467,7 @@ export class Agent {
       case 'start-vm':
         this.#inputs?.turnOff();
         return this.#inTurn('Starting the VM', async () => {
+          if (this.#vm.pid === undefined) this.#inputs?.vmBegins();
           try {
             await this.#vm.start();
           } catch (error) {
@@ -399,24 +476,28 @@ export class Agent {
         });
       case 'start-incoming-vm':
         this.#inputs?.expectCopy();
+        this.#vm.hold(!secondaryIsActive(this.#state, this.#pairConfig));
         return this.#inTurn('Preparing the secondary VM', async () => {
+          this.#inputs?.vmBegins();
           await this.#vm.startIncoming();
           this.#dispatch({ type: 'vm-listening' });
         });
       case 'destroy-vm':
         this.#vmEpoch++;
-        this.#closeRelay('the VM is given up');
+        this.#copying.abort();
+        this.#closeStream();
         return this.#inTurn('Ending the VM', () => this.#vm.destroy());
       case 'migrate':
         this.#inputs?.begin();
-        return this.#inTurn('Copying the VM', () => this.#migrate());
+        return this.#copy();
       case 'trigger-checkpoint':
         this.#gate.checkpointAsked();
         this.#inputs?.checkpointAsked();
         this.#session.send({ type: 'checkpoint-asked' });
-        return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint());
+        return this.#now('Starting a checkpoint', () => this.#vm.triggerCheckpoint(this.#inputs?.round !== undefined));
       case 'drop-secondary':
-        this.#closeRelay('protection has ended');
+        this.#copying.abort();
+        this.#closeStream();
         return void this.#dropSecondary();
       case 'take-over-vm': return void this.#takeOver();
       case 'pause-vm': return this.#now('Pausing the secondary VM', () => this.#vm.pause());
@@ -425,7 +506,8 @@ export class Agent {
       case 'release': {
         this.#gate.commit(effect.upToNs, this.#inputs?.round);
         const pauseMs = Number(effect.pauseNs) / nsPerMs;
-        this.#pauses.add(pauseMs);
+        this.#pauses.add(pauseMs, Number(effect.askNs) / nsPerMs);
+        this.#gate.setGathering(Math.min(longestQuietMs, pauseMs * quietShare), Math.min(longestGatherMs, pauseMs * gatherShare));
         this.#log.debug({ pauseMs, commits: this.#state.commits }, 'commit');
         return this.#tell({ event: 'commit', commits: this.#state.commits, pauseMs, atNs: process.hrtime.bigint() });
       }
@@ -472,7 +554,7 @@ export class Agent {
   }
 
   async #takeOver(): Promise<void> {
-    this.#closeRelay('taking over');
+    this.#closeStream();
     this.#vcpus.restore();
     try {
       await this.#vm.takeOver();
@@ -481,49 +563,54 @@ export class Agent {
       // else passes, and what clients send from then on waits behind it.
       this.#inputs?.takeOver().then(
         (replayed) => this.#log.info(replayed, 'The input log was replayed.'),
-        (error: unknown) => this.#log.error({ err: error }, 'The input log could not be replayed.'),
+        (error: Error) => this.#note('error', 'REPLAY_FAILED', `The input log could not be replayed, so the VM lacks what clients sent last: ${error.message}`),
       );
     } catch (error) {
       this.#dispatch({ type: 'takeover-failed', reason: (error as Error).message });
     }
   }
 
-  async #migrate(): Promise<void> {
-    const { socket } = await this.#session.openCheckpointConnection();
-    const socketPath = join(this.#config.runDir, 'migrate.sock');
-    const { relay } = await CheckpointRelay.listen({ socketPath, peer: socket });
-    await this.#vm.migrate(socketPath);
-    this.#useRelay(await relay);
+  /** If it is given up, it is for who gave it up to undo what has been begun. */
+  #copy(): void {
+    this.#copying.abort();
+    const { signal } = this.#copying = new AbortController();
+    this.#inTurn('Copying the VM', () => this.#migrate(signal).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    }));
+  }
+
+  async #migrate(wanted: AbortSignal): Promise<void> {
+    wanted.throwIfAborted();
+    const { socket } = await this.#session.openCheckpointConnection(wanted);
+    wanted.addEventListener('abort', () => socket.destroy(), { once: true });
+    const stream = await CheckpointStream.outgoing(socket);
+    this.#useStream(stream);
+    await this.#vm.migrate(stream, wanted);
   }
 
   /** Secondary: the primary's checkpoints come in. */
-  #relayToIncoming(connection: PeerConnection): void {
+  #receiveCheckpoints(connection: PeerConnection): void {
     this.#now('Receiving checkpoints', async () => {
-      this.#useRelay(await CheckpointRelay.connect({ socketPath: this.#vm.incomingSocket, peer: connection.socket }));
+      const stream = CheckpointStream.incoming(connection.socket);
+      this.#useStream(stream);
+      await this.#vm.receive(stream.fd);
+      stream.taken();
     });
   }
 
-  #useRelay(relay: CheckpointRelay): void {
-    this.#closeRelay('a new one takes its place');
-    this.#relay = relay;
-    void relay.ended.then(({ reason }) => {
-      if (this.#relay !== relay) return;
-      this.#forgetRelay();
-      void this.#failed('The checkpoint relay', reason);
-    });
+  /** Whether it lives, QEMU tells. */
+  #useStream(stream: CheckpointStream): void {
+    this.#closeStream();
+    this.#stream = stream;
   }
 
-  /** Ends the relay deliberately: that is no news. */
-  #closeRelay(reason: string): void {
-    const relay = this.#relay;
-    this.#forgetRelay();
-    relay?.close(reason);
-  }
-
-  #forgetRelay(): void {
-    this.#carried.sentBytes += this.#relay?.toPeerBytes ?? 0;
-    this.#carried.receivedBytes += this.#relay?.fromPeerBytes ?? 0;
-    this.#relay = undefined;
+  #closeStream(): void {
+    const stream = this.#stream;
+    this.#stream = undefined;
+    if (!stream) return;
+    stream.close();
+    this.#carried.sentBytes += stream.sentBytes;
+    this.#carried.receivedBytes += stream.receivedBytes;
   }
 
   #setTimer(name: TimerName, ms: number): void {
@@ -540,9 +627,13 @@ export class Agent {
   }
 
   #note(level: 'info' | 'warn' | 'error', code: string, text: string): void {
-    // What repeats with every attempt to pair is said once.
-    if (text !== this.#lastNote) this.#log[level]({ code }, text);
+    this.#say(level, code, text, text !== this.#lastNote);
     this.#lastNote = text;
+  }
+
+  /** @param isNew what repeats with every attempt to pair is logged once */
+  #say(level: 'info' | 'warn' | 'error', code: string, text: string, isNew = true): void {
+    if (isNew) this.#log[level]({ code }, text);
     this.#tell({ event: 'note', level, code, text, atNs: process.hrtime.bigint() });
   }
 
@@ -562,7 +653,7 @@ export class Agent {
       case 'reprotect': return this.#reprotect();
       case 'start-alone':
         if (this.#state.phase !== 'fenced' && this.#state.phase !== 'ended') {
-          throw new ControlError('NOT_FENCED', `${this.#config.host} is ${this.#state.phase}, not fenced: there is nothing to decide.`);
+          throw new ControlError('NOT_FENCED', `${this.#config.host} is ${this.#state.phase}, neither fenced nor ended: there is nothing to decide.`);
         }
         this.#dispatch({ type: 'command', command: 'start-alone' });
         return this.status();
@@ -581,11 +672,16 @@ export class Agent {
     }
   }
 
-  /** Asks for a checkpoint and waits for its commit. */
+  /** Asks for a checkpoint and waits for its commit; one that is under way already is another. */
   async #checkpoint(): Promise<{ pauseMs: number }> {
     this.#requireProtected('checkpoint');
     if (this.#state.role === 'secondary') throw new ControlError('NOT_PRIMARY', 'Checkpoints are asked for at the primary.');
-    const commit = this.#await((news) => news.event === 'commit' ? { pauseMs: news.pauseMs } : undefined, this.#config.checkpoint.timeoutMs, 'The checkpoint did not commit');
+    const { commits, phase } = this.#state;
+    const checkpoints = phase === 'checkpointing' ? 2 : 1;
+    const commit = this.#await(
+      (news) => news.event === 'commit' && news.commits >= commits + checkpoints ? { pauseMs: news.pauseMs } : undefined,
+      checkpoints * this.#config.checkpoint.timeoutMs, 'The checkpoint did not commit',
+    );
     this.#dispatch({ type: 'command', command: 'checkpoint' });
     return commit;
   }
@@ -600,7 +696,6 @@ export class Agent {
     return this.status();
   }
 
-  /** Looks for a secondary at once; what comes of it, the status tells. */
   /** Until this agent is restarted: then the configuration counts again. */
   #setPreRelease(port: number | undefined, on: boolean | undefined): AgentStatus {
     const service = this.#config.services.find((each) => each.port === port);
@@ -624,10 +719,12 @@ export class Agent {
     return this.status();
   }
 
+  /** Looks for a secondary at once; what comes of it, the status tells. */
   #reprotect(): AgentStatus {
     const { role, phase, reason } = this.#state;
     if (role === 'secondary') throw new ControlError('NOT_PRIMARY', `Protection begins at the host that runs the VM, and ${this.#config.host} does not. Ask the other one.`);
     if (!isActive(this.#state)) throw new ControlError('NOT_ACTIVE', `${this.#config.host} is ${phase} (${reason}) and has no VM to protect.`);
+    if (this.#holdTapLost) throw new ControlError('HOLD_TAP_LOST', `${this.#config.host} can hold no output: its hold tap was deleted. Restart its agent.`);
     this.#dispatch({ type: 'command', command: 'reprotect' });
     return this.status();
   }

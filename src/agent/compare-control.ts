@@ -4,12 +4,13 @@
  */
 
 import type { CompareEvent, CompareLimits } from 'tap-hold';
-import type { Gate } from '../dataplane/gate.js';
+import type { Gate, OutputCounts } from '../dataplane/gate.js';
 import {
   decideCompare, forgive, forwardingOf, initialComparePolicy,
-  type CompareDecision, type CompareMode, type ComparePolicyConfig, type ComparePolicyState, type Forwarding, type Released,
+  type CompareDecision, type CompareMode, type ComparePolicyConfig, type ComparePolicyState, type Divergences, type Forwarding, type Released,
 } from '../protocol/compare-policy.js';
-import type { AgentConfig } from './config.js';
+import type { SecondaryWish } from '../protocol/messages.js';
+import { preReleases, type AgentConfig } from './config.js';
 
 /** What `status` tells. */
 export interface CompareStatus {
@@ -30,11 +31,11 @@ export interface CompareStatus {
 
 /** What there may be to tell a person. */
 export type CompareCode =
-  | 'COMPARING' | 'COMMITTING' | 'SERVICE_COMPARED' | 'SERVICE_UNCOMPARED' | 'DIVERGENCE' | 'AUDIT_MISMATCH' | 'PRERELEASE_OFF';
+  | 'COMPARING' | 'COMMITTING' | 'SERVICE_COMPARED' | 'SERVICE_UNCOMPARED' | 'DIVERGENCE' | 'AUDIT_MISMATCH' | 'PRERELEASE_OFF' | 'FAILED';
 
 export interface CompareControlEvents {
-  /** Whether the secondary's VM is to run, and what it is to send. */
-  onWish: (active: boolean, forward: Forwarding) => void;
+  /** What the secondary is to do, and to know. */
+  onWish: (wish: Omit<SecondaryWish, 'type'>) => void;
   /** A finding asks for a checkpoint now, or a decision that one makes effective. */
   onCheckpoint: () => void;
   onNote: (level: 'info' | 'warn' | 'error', code: CompareCode, text: string) => void;
@@ -47,8 +48,6 @@ const usualLagMs = 50;
 /** Findings that are told one by one, per tick. */
 const mostTold = 3;
 
-const released = (): Released => ({ packets: 0, waitedMs: 0 });
-
 export class CompareControl {
   readonly #config: AgentConfig;
   readonly #policy: ComparePolicyConfig;
@@ -57,8 +56,8 @@ export class CompareControl {
   #state: ComparePolicyState;
   #timer: NodeJS.Timeout | undefined;
   /** Counters when the last window ended. */
-  #before: { matched: Released; committed: Released } = { matched: released(), committed: released() };
-  #divergences = new Map<number, number>();
+  #before: OutputCounts;
+  #divergences = new Map<number, Divergences>();
   #mismatches = new Map<number, number>();
   #late = 0;
   #told = 0;
@@ -74,14 +73,16 @@ export class CompareControl {
     this.#gate = gate;
     this.#events = events;
     this.#state = initialComparePolicy(performance.now());
+    this.#before = gate.outputCounts();
   }
 
-  /** This host is a primary, with a secondary that begins anew and knows of no wish. */
+  /** This host is a primary, with a secondary that begins anew, whatever an earlier primary wanted of it. */
   begin(): void {
     this.end();
+    this.#wish();
     if (this.#policy.mode === 'commit') return;
     this.#state = { ...initialComparePolicy(performance.now()), services: this.#state.services };
-    this.#before = this.#measure();
+    this.#before = this.#gate.outputCounts();
     this.#timer = setInterval(() => this.#tick(), tickMs);
   }
 
@@ -101,7 +102,7 @@ export class CompareControl {
       switch (event.finding) {
         case 'divergence':
           this.#totals.divergences++;
-          add(this.#divergences, guestPort);
+          this.#divergences.set(guestPort, { count: (this.#divergences.get(guestPort)?.count ?? 0) + 1, matched: event.portMatched });
           break;
         case 'late':
           this.#totals.late++;
@@ -109,7 +110,7 @@ export class CompareControl {
           continue; // it happens to be; the counter is enough
         case 'auditMismatch':
           this.#totals.auditMismatches++;
-          add(this.#mismatches, guestPort);
+          this.#mismatches.set(guestPort, (this.#mismatches.get(guestPort) ?? 0) + 1);
           break;
       }
       if (this.#told++ < mostTold) this.#events.onNote(event.finding === 'divergence' ? 'info' : 'warn', ...tell(event));
@@ -122,7 +123,26 @@ export class CompareControl {
   /** An operator lets the replies of a port leave early again. */
   forgive(port: number): void {
     this.#state = forgive(this.#state, port);
-    this.#caught.delete(port);
+    if (this.#caught.delete(port)) this.#wish();
+  }
+
+  /** Secondary: the primary's audits have caught the services at these ports, and no others. */
+  adopt(ports: readonly number[]): void {
+    for (const service of this.#config.services) {
+      const caught = ports.includes(service.port);
+      if (caught === this.#caught.has(service.port)) continue;
+      this.#gate.setPreRelease(service.port, !caught && preReleases(service));
+    }
+    this.#caught.clear();
+    for (const port of ports) this.#caught.add(port);
+  }
+
+  #wish(): void {
+    this.#events.onWish({ active: this.#state.comparing, forward: forwardingOf(this.#state, this.#policy), caught: [...this.#caught] });
+  }
+
+  get comparing(): boolean {
+    return this.#state.comparing;
   }
 
   status(): CompareStatus {
@@ -133,17 +153,12 @@ export class CompareControl {
     };
   }
 
-  #measure(): { matched: Released; committed: Released } {
-    const { match, commit } = this.#gate.holdTimes();
-    const of = ({ packets, totalNs }: { packets: readonly number[]; totalNs: number }): Released =>
-      ({ packets: packets.reduce((sum, count) => sum + count, 0), waitedMs: totalNs / nsPerMs });
-    return { matched: of(match), committed: of(commit) };
-  }
-
   #tick(): void {
-    const now = this.#measure();
+    const [before, now] = [this.#before, this.#gate.outputCounts()];
     const { state, decisions } = decideCompare(this.#state, {
-      atMs: performance.now(), matched: less(now.matched, this.#before.matched), committed: less(now.committed, this.#before.committed),
+      atMs: performance.now(), early: now.early - before.early, writes: now.writes - before.writes, doubtPackets: now.doubtPackets - before.doubtPackets,
+      matched: less(now.matched, before.matched), committed: less(now.committed, before.committed), uncompared: less(now.uncompared, before.uncompared),
+      writtenMsAgo: this.#gate.writtenMsAgo(),
       divergences: this.#divergences, mismatches: this.#mismatches, late: this.#late,
     }, this.#policy);
     this.#state = state;
@@ -151,29 +166,37 @@ export class CompareControl {
     this.#divergences = new Map();
     this.#mismatches = new Map();
     this.#late = this.#told = 0;
-    for (const decision of decisions) this.#carryOut(decision);
+    for (const decision of decisions) {
+      try {
+        this.#carryOut(decision);
+      } catch (error) {
+        this.#events.onNote('error', 'FAILED', `What was decided of comparing (${decision.type}) failed: ${(error as Error).message}`);
+      }
+    }
   }
 
   #carryOut(decision: CompareDecision): void {
+    if (decision.type === 'settle') return this.#events.onCheckpoint();
     const { reason } = decision;
     switch (decision.type) {
       case 'compare':
         this.#reason = reason;
         if (decision.on) this.#gate.compare(lateness(this.#config.compare.latestMs), this.#policy.auditShare);
         else this.#gate.compareNothing();
-        this.#events.onWish(decision.on, forwardingOf(this.#state, this.#policy));
+        this.#wish();
         this.#events.onNote('info', decision.on ? 'COMPARING' : 'COMMITTING', decision.on
           ? `Output leaves as soon as the other VM has said the same: ${reason}.` : `Output waits for checkpoints: ${reason}.`);
         return this.#events.onCheckpoint();
       case 'trust':
+        this.#gate.setCompared(decision.port, decision.on);
         if (decision.on) this.#uncompared.delete(decision.port);
         else this.#uncompared.add(decision.port);
-        this.#gate.setCompared(decision.port, decision.on);
         return this.#events.onNote(decision.on ? 'info' : 'warn', decision.on ? 'SERVICE_COMPARED' : 'SERVICE_UNCOMPARED',
           `Output of port ${decision.port} ${decision.on ? 'is compared again' : 'is not compared for a while'}: ${reason}.`);
       case 'caught':
-        this.#caught.add(decision.port);
         this.#gate.setPreRelease(decision.port, false);
+        this.#caught.add(decision.port);
+        this.#wish();
         return this.#events.onNote('error', 'PRERELEASE_OFF',
           `PRE-RELEASE OF PORT ${decision.port} IS SWITCHED OFF: ${reason}. Its replies wait for checkpoints until an operator switches it on again.`);
     }
@@ -186,10 +209,6 @@ export class CompareControl {
  */
 function lateness(latestMs: number): CompareLimits {
   return { lateMinMs: Math.min(latestMs, usualLagMs), lateFirstMs: latestMs, lateMaxMs: latestMs };
-}
-
-function add(counts: Map<number, number>, port: number): void {
-  counts.set(port, (counts.get(port) ?? 0) + 1);
 }
 
 function less(now: Released, before: Released): Released {

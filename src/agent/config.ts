@@ -77,14 +77,18 @@ export const configSchema = z.strictObject({
     /** A file with at least 16 bytes that the witness knows, too. Strongly advised. */
     secretFile: absolutePath.optional(),
   }).optional(),
+  /** The same on both hosts: one may speak for as long as the other waits before it takes over. */
   heartbeat: z.strictObject({
     intervalMs: whole(10, 10_000).default(100),
     /** So many intervals of silence and the peer is lost. */
     missed: whole(2, 100).default(3),
   }).prefault({}),
   checkpoint: z.strictObject({
-    /** A checkpoint starts this long after a packet was held; by itself, after a quarter of the last pause, 1 to 10 ms. */
-    holdMs: whole(0, 10_000).optional(),
+    /**
+     * A checkpoint starts no sooner than this after a packet was held. More than 0 is rarely better: what is said
+     * together is gathered anyway, and what the VM says until it stands still shares the checkpoint, too.
+     */
+    holdMs: whole(0, 10_000).default(0),
     /** Longest time between checkpoints. */
     periodMs: whole(100, 3_600_000).default(10_000),
     /** A checkpoint that takes longer ends the protection. */
@@ -141,8 +145,18 @@ export const configSchema = z.strictObject({
 });
 
 /** Whether inputs are mirrored to the other host: for pre-release, comparing, and an active secondary. */
-export function replicatesInputs({ services, mode, secondary }: AgentConfig): boolean {
-  return services.length > 0 || mode !== 'commit' || secondary === 'active';
+export function replicatesInputs(config: AgentConfig): boolean {
+  return config.services.length > 0 || secondaryMayRun(config);
+}
+
+/** Whether a service's replies may leave early, if nothing has been found against it. */
+export function preReleases({ preRelease, protocol }: AgentConfig['services'][number]): boolean {
+  return preRelease ?? protocol !== 'never';
+}
+
+/** Whether the secondary's VM may run between checkpoints. */
+export function secondaryMayRun({ mode, secondary }: Pick<AgentConfig, 'mode' | 'secondary'>): boolean {
+  return mode !== 'commit' || secondary === 'active';
 }
 
 /** How many vCPUs run while this host is the secondary: all of one that is always active, unless a number says otherwise. */
@@ -218,13 +232,17 @@ export function parseConfig(text: string, source: string): AgentConfig {
   throw new ConfigError(`${at(offset)}: ${path.join('.') || 'the file'}: ${sentence(issue)}.`);
 }
 
-/** What the two hosts must have alike, as words and as a digest. */
+/**
+ * What the two hosts must have alike, as words and as a digest. The heartbeats are part of it: the primary's lease
+ * comes from its own, the silence after which it is taken over from the secondary's.
+ */
 export function describeVm(config: AgentConfig, accel: 'kvm' | 'tcg', qemuVersion: string): { digest: string; summary: string } {
-  const { vm } = config;
+  const { vm, heartbeat: { intervalMs, missed } } = config;
   const files = [vm.kernel, ...(vm.initrd === undefined ? [] : [vm.initrd])].map(fileDigest);
-  const essence = JSON.stringify([vm.name, vm.memoryMiB, vm.vcpus, vm.append, vm.mac, vm.extraArgs, accel, qemuVersion, files, ...(config.witness ? ['witness'] : [])]);
+  const essence = JSON.stringify([vm.name, vm.memoryMiB, vm.vcpus, vm.append, vm.mac, vm.extraArgs, accel, qemuVersion, files, intervalMs, missed, ...(config.witness ? ['witness'] : [])]);
   const digest = createHash('sha256').update(essence).digest('hex');
-  const summary = `${vm.name}, ${vm.memoryMiB} MiB, ${vm.vcpus} vCPU, ${vm.mac}, ${accel}, QEMU ${qemuVersion}, images ${files.map((f) => f.slice(0, 8)).join('+')}${config.witness ? ', with a witness' : ''}`;
+  const images = files.map((file) => file.slice(0, 8)).join('+');
+  const summary = `${vm.name}, ${vm.memoryMiB} MiB, ${vm.vcpus} vCPU, ${vm.mac}, ${accel}, QEMU ${qemuVersion}, images ${images}, lost after ${missed} heartbeats of ${intervalMs} ms${config.witness ? ', with a witness' : ''}`;
   return { digest, summary };
 }
 

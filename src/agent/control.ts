@@ -79,6 +79,8 @@ export class ControlServer {
     } finally {
       process.umask(mask);
     }
+    // A failing accept (no file descriptors left, say) concerns that connection only.
+    server.on('error', () => {});
     chmodSync(path, 0o600);
     return control;
   }

@@ -22,6 +22,15 @@ import type { AgentConfig } from './config.js';
  * connection that had ended would be replayed and happen twice.
  */
 const inputsInHand = 2n;
+/**
+ * How many of the inputs that were read before a STOP the guest may not have seen then. Fewer may have been read
+ * than at the checkpoint before: what had waited in the tap when the log began counts only once it is read.
+ */
+export function unseenInputs(readInput: bigint, settled: bigint): number {
+  const since = readInput - settled;
+  return Number(since < 0n ? 0n : since < inputsInHand ? since : inputsInHand);
+}
+
 /** STOP is news for this long. Later the VM may run again, and read on. */
 const freshStopNs = 2_000_000n;
 /** What a VM's clock may be behind beyond what is known. Too much does no harm. */
@@ -71,8 +80,9 @@ export class InputReplication {
    * @param gate made with a mirror through `config.network.tunnel`
    * @param send to the peer's agent
    * @param onLag primary: the log needs a checkpoint, as the newest input was lost on the way
+   * @param onLost the log is gone, and there will be no other
    */
-  constructor(config: AgentConfig, gate: Gate, send: (message: PeerMessage) => void, onLag: () => void) {
+  constructor(config: AgentConfig, gate: Gate, send: (message: PeerMessage) => void, onLag: () => void, onLost: () => void) {
     this.#gate = gate;
     this.#send = send;
     let before = gate.logProgress();
@@ -83,13 +93,23 @@ export class InputReplication {
       // Less and less often: where nothing gets through, checkpoints do not help.
       if (lags > 0 && (lags & (lags - 1)) === 0) onLag();
       before = now;
+      this.#noticeDrops();
     }, lagMs).unref();
     this.#shadow = Shadow.open({
       tap: config.network.tap, tunnel: config.network.tunnel, logTap: config.network.logTap,
       peerAddress: config.peer.address.host, logMark: gate.logMark,
       // Input was lost on the way, or the log grows too long: a checkpoint makes up for it.
-      onNotice: () => send({ type: 'request-checkpoint' }),
+      onNotice: (notice) => notice === 'lost' ? onLost() : send({ type: 'request-checkpoint' }),
     });
+  }
+
+  /** The gate can tell what the VM has read the better, the sooner it is asked after the tap was full. */
+  #noticeDrops(): void {
+    try {
+      this.#readInputs();
+    } catch {
+      // Without a tap nothing is read, and who depends on it is told when he asks.
+    }
   }
 
   /** This host's VM has taken nothing over: nothing is translated. */
@@ -97,10 +117,16 @@ export class InputReplication {
     this.#shadow.turnOff();
   }
 
+  /** Another VM is about to be started. */
+  vmBegins(): void {
+    this.#gate.vmBegins(this.#shadow.divertedInputs());
+  }
+
   // ---- primary -------------------------------------------------------------
 
   /** Protection is about to begin: tells the secondary what it must know before it does. */
   begin(): void {
+    this.#readInputs(); // the sooner the gate counts right, the better
     const epoch = randomBytes(8);
     epoch[0]! &= 0x7f; // the log takes 63 bits
     epoch[7]! |= 1; // zero means none
@@ -229,8 +255,7 @@ export class InputReplication {
     if (!mark || this.#loads < mark.checkpoint) return false;
     this.#mark = undefined;
     this.#stoppedNs = mark.atNs;
-    const uncertain = mark.readInput - this.#settled;
-    this.#shadow.forget(mark.readInput, Number(uncertain < inputsInHand ? uncertain : inputsInHand));
+    this.#shadow.forget(mark.readInput, unseenInputs(mark.readInput, this.#settled));
     this.#settled = mark.readInput;
     this.#send({ type: 'log-marked', checkpoint: mark.checkpoint, active });
     return true;

@@ -9,6 +9,8 @@ const generation = count;
 const rate = z.number().min(0).max(1e9);
 const phase = z.enum(['alone', 'pairing', 'syncing', 'protected', 'checkpointing', 'parting', 'taking-over', 'active-alone', 'fenced', 'ended']);
 
+const port = z.number().int().min(0).max(0xffff);
+
 /** What is added to numbers of TCP. */
 const shift = z.number().int().min(0).max(0xffff_ffff);
 
@@ -23,14 +25,16 @@ const schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('take-over'), reason: text }),
   z.strictObject({ type: z.literal('request-failover') }),
   z.strictObject({ type: z.literal('request-checkpoint') }),
-  z.strictObject({ type: z.literal('log-begin'), epoch: z.string().regex(/^[0-7][0-9a-f]{15}$/), nextInput: count }),
+  z.strictObject({ type: z.literal('log-begin'), epoch: z.string().regex(/^[0-7][0-9a-f]{15}$/), nextInput: count.min(1) }),
   z.strictObject({ type: z.literal('log-mark'), checkpoint: count, readInput: count, round: z.number().int().min(0).max(0xff_ffff) }),
   z.strictObject({ type: z.literal('log-marked'), checkpoint: count, active: z.boolean() }),
   z.strictObject({
     type: z.literal('log-flows'), first: z.boolean(), tsOffset: shift,
     flows: z.array(z.strictObject({ key: z.string().regex(/^[0-9a-f]{80}$/), seqDelta: shift, tsDelta: shift })).max(256),
   }),
-  z.strictObject({ type: z.literal('secondary-wish'), active: z.boolean(), forward: z.enum(['all', 'dirty', 'none']) }),
+  z.strictObject({
+    type: z.literal('secondary-wish'), active: z.boolean(), forward: z.enum(['all', 'dirty', 'none']), caught: z.array(port).max(256),
+  }),
   z.strictObject({ type: z.literal('checkpoint-asked') }),
   z.strictObject({
     type: z.literal('vcpu-load'),

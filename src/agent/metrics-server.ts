@@ -1,7 +1,7 @@
 /** `GET /metrics` over HTTP, for Prometheus. Whoever asks, and however often, costs the agent little. */
 
 import { createServer, type Server } from 'node:http';
-import { ConfigError } from './config.js';
+import { NetworkError } from '../dataplane/ip.js';
 
 const mostConnections = 16;
 /** Who asks again within this time gets the same answer: heartbeats share the thread with it. */
@@ -21,7 +21,7 @@ export class MetricsServer {
     this.#server = server;
   }
 
-  /** @throws ConfigError if it cannot listen there */
+  /** @throws NetworkError if it cannot listen there */
   static async listen(metrics: MetricsText, { host, port }: { host: string; port: number }): Promise<MetricsServer> {
     let latest: { text: Promise<string>; atMs: number } | undefined;
     const text = (): Promise<string> => {
@@ -41,9 +41,11 @@ export class MetricsServer {
     server.maxConnections = mostConnections;
     server.setTimeout(requestMs);
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (cause) => reject(new ConfigError(`The agent cannot offer its metrics at ${host} port ${port} (metrics.listen): ${cause.message}.`, { cause })));
+      server.once('error', (cause) => reject(new NetworkError(`The agent cannot offer its metrics at ${host} port ${port} (metrics.listen): ${cause.message}.`, { cause })));
       server.listen(port, host, resolve);
     });
+    // A failing accept (no file descriptors left, say) concerns that connection only.
+    server.on('error', () => {});
     return new MetricsServer(server);
   }
 

@@ -147,8 +147,8 @@ export class AgentMetrics {
   }
 
   #observeInputLog(): void {
-    this.#gauge('colopp_unlogged_inputs', 'Mirrored input that the other host has not acknowledged yet.', ({ role, output }) =>
-      role === 'primary' && output.services.length > 0 ? [{ value: output.inputSeq - output.loggedSeq }] : []);
+    this.#gauge('colopp_unlogged_inputs', 'Mirrored input that the other host has not acknowledged yet.', ({ role, output, inputLog }) =>
+      role === 'primary' && inputLog ? [{ value: output.inputSeq - output.loggedSeq }] : []);
     this.#gauge('colopp_input_log_packets', 'Input of the other host in the log of this one.', ({ inputLog }) => inputLog ? [{ value: inputLog.log.loggedPackets }] : []);
     this.#gauge('colopp_input_log_bytes', 'Input of the other host in the log of this one.', ({ inputLog }) => inputLog ? [{ value: inputLog.log.loggedBytes }] : []);
     this.#counter('colopp_input_log_gaps_total', 'Times input was lost on its way to the log, which a checkpoint made up for.', ({ inputLog }) => inputLog ? [{ value: inputLog.log.gaps }] : []);

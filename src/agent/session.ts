@@ -29,13 +29,17 @@ export interface SessionEvents {
   onRefused: (reason: string) => void;
 }
 
-/** How soon after its control connection a caller must bring its heartbeat. */
-const heartbeatConnectionMs = 3000;
+/**
+ * How long greeting the peer may take, and how soon after its control connection a caller must bring its heartbeat.
+ * Where heartbeats are given more time than usual, host or network is slow, and greetings need more, too.
+ */
+const greetingMs = ({ intervalMs }: AgentConfig['heartbeat']): number => Math.max(3000, 30 * intervalMs);
 
 export class Session {
   readonly #config: AgentConfig;
   readonly #identity: PeerIdentity;
   readonly #events: SessionEvents;
+  readonly #greetingMs: number;
   #server: PeerServer | undefined;
   #dialling: AbortController | undefined;
   #control: ControlChannel<PeerMessage, PeerMessage> | undefined;
@@ -48,14 +52,18 @@ export class Session {
   constructor(config: AgentConfig, pairId: string, secret: Buffer | undefined, events: SessionEvents) {
     this.#config = config;
     this.#events = events;
+    this.#greetingMs = greetingMs(config.heartbeat);
     this.#identity = { pairId, hostName: config.host, incarnation: randomUUID(), secret };
   }
 
-  /** Opens the peer port. */
-  async listen(): Promise<void> {
+  /**
+   * Opens the peer port.
+   * @param ready until then a peer that calls has to wait
+   */
+  async listen(ready?: Promise<void>): Promise<void> {
     const { host: address, port } = this.#config.peer.listen;
     this.#server = await PeerServer.listen({
-      ...this.#identity, address, port,
+      ...this.#identity, address, port, helloTimeoutMs: this.#greetingMs, ready,
       admit: (hello) => this.#admit(hello.kind, hello.hostName, hello.incarnation),
       onConnection: (connection) => this.#accept(connection),
       onRefused: (error, _remote, suppressed) => this.#events.onRefused(suppressed > 0 ? `${error.message} (and ${suppressed} more)` : error.message),
@@ -91,8 +99,8 @@ export class Session {
   }
 
   /** A further connection to the peer, for one stream of checkpoints. */
-  async openCheckpointConnection(): Promise<PeerConnection> {
-    return PeerClient.connect(this.#clientOptions('checkpoint'));
+  async openCheckpointConnection(signal?: AbortSignal): Promise<PeerConnection> {
+    return PeerClient.connect({ ...this.#clientOptions('checkpoint'), signal });
   }
 
   /** Sends, or does nothing if the peer is gone: its loss is or will be reported. */
@@ -132,7 +140,7 @@ export class Session {
 
   #clientOptions(kind: PeerKind): PeerClientOptions {
     const { host: address, port } = this.#config.peer.address;
-    return { ...this.#identity, address, port, kind };
+    return { ...this.#identity, address, port, kind, timeoutMs: this.#greetingMs };
   }
 
   /** @throws PeerError to refuse */
@@ -161,7 +169,7 @@ export class Session {
         this.#losing = setTimeout(() => {
           this.#losing = undefined;
           this.#lost('no heartbeat connection came');
-        }, heartbeatConnectionMs);
+        }, this.#greetingMs);
         return;
       case 'heartbeat':
         if (this.#heartbeat || this.#peer?.incarnation !== connection.incarnation) return void connection.socket.destroy();
@@ -206,6 +214,7 @@ export class Session {
     const heardNs = this.#heartbeat?.lastHeardNs;
     const wasUp = this.up;
     clearTimeout(this.#losing);
+    this.#losing = undefined;
     this.#drop(reason);
     if (!wasUp || heardNs === undefined) return this.#events.onLost(reason);
     const silentMs = Number(process.hrtime.bigint() - heardNs) / 1e6;

@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { VcpuPlacement } from '../dataplane/vcpu-placement.js';
 import { VcpuTracer, type VcpuThread } from '../dataplane/vcpu-tracer.js';
 import type { VcpuLoad, VcpuMessage } from '../protocol/messages.js';
-import { decide, initialPolicy, type PolicyState, type VcpuDecision, type VcpuDemand } from '../protocol/vcpu-policy.js';
+import { decide, encouraged, initialPolicy, type PolicyState, type VcpuDecision, type VcpuDemand } from '../protocol/vcpu-policy.js';
 import { windowBetween, type VcpuReading } from '../protocol/vcpu-trace.js';
 
 /** How many are active: decided by the load, or an operator's word. */
@@ -52,6 +52,8 @@ export interface VcpusHost {
   pid(): number | undefined;
   threads(): Promise<VcpuThread[]>;
   output(): OutputCounts;
+  /** Primary: whether it compares, so that how many vCPUs the secondary has counts. */
+  comparing(): boolean;
   send(load: VcpuLoad): void;
   /** Whether the secondary runs between checkpoints. */
   setActive(on: boolean): void;
@@ -59,9 +61,12 @@ export interface VcpusHost {
   warn(code: VcpuTroubleCode, text: string): void;
 }
 
-const tickMs = 100;
-const recentReadings = 10;
+/** Between two looks at the vCPUs: while something is decided by them, and else. */
+const watchfulMs = 100;
+const idleMs = 1000;
 const loadMs = 200;
+/** Of so long {@link VcpusStatus} tells. */
+const recentMs = 1000;
 /** Threads come and go with QEMU, and hardly ever otherwise. */
 const followMs = 1000;
 /** A primary that tells nothing for so long is not counted on. */
@@ -74,13 +79,13 @@ export class Vcpus {
   readonly #tracer: VcpuTracer | undefined;
   readonly #placement = new VcpuPlacement();
   readonly #decisions: VcpuDecision[] = [];
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
   #mode: ActiveVcpus;
   #threads: VcpuThread[] = [];
   #pid: number | undefined;
   #followedMs = -Infinity;
   #asking = false;
-  #last: VcpuReading | undefined;
   /** The last ones, the oldest first. */
   #recent: VcpuReading[] = [];
   /** Primary: what was known when the load was last told. */
@@ -103,17 +108,17 @@ export class Vcpus {
     } catch (error) {
       host.warn('VCPU_TRACE', `vCPUs are not traced on this host: ${(error as Error).message}`);
     }
-    this.#timer = setInterval(() => this.#tick(), tickMs);
-    this.#timer.unref();
+    this.#tickIn(watchfulMs);
   }
 
   get mode(): ActiveVcpus {
     return this.#mode;
   }
 
-  /** Counts from the next tick on, while this host is the secondary. */
+  /** Counts at once, while this host is the secondary. */
   set mode(mode: ActiveVcpus) {
     this.#mode = mode;
+    this.look();
   }
 
   onMessage(message: VcpuMessage): void {
@@ -133,7 +138,14 @@ export class Vcpus {
   }
 
   onWish(active: boolean): void {
+    if (active && !this.#wished && this.#policy) this.#policy = encouraged(this.#policy);
     this.#wished = active;
+    this.look();
+  }
+
+  /** Something has changed that vCPUs are decided by: does not wait for the next look. */
+  look(): void {
+    this.#tickIn(0);
   }
 
   /** Every vCPU runs at full weight again, before this returns; for a takeover and for the end. */
@@ -144,8 +156,7 @@ export class Vcpus {
   }
 
   status(): VcpusStatus {
-    const last = this.#decisions.at(-1);
-    const reason = !this.#policy ? 'this host is not a secondary that could take over' : last?.reason ?? 'nothing has been decided yet';
+    const reason = this.#policy?.reason ?? 'this host is not a secondary that could take over';
     return { mode: this.#mode, of: this.#count, active: this.#policy?.active ?? null, reason, load: this.#load() };
   }
 
@@ -157,7 +168,8 @@ export class Vcpus {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#closed = true;
+    clearTimeout(this.#timer);
     this.restore();
     this.#tracer?.close();
   }
@@ -170,8 +182,24 @@ export class Vcpus {
     else this.#told = undefined;
     if (part === 'secondary') this.#decide(reading);
     else if (this.#policy) this.restore();
-    this.#last = reading;
-    this.#recent = reading ? [...this.#recent.slice(1 - recentReadings), reading] : [];
+    const oldestNs = (reading?.atNs ?? 0) - recentMs * 1e6;
+    // The newest of those that are old enough is where the time told of begins.
+    while ((this.#recent[1]?.atNs ?? Infinity) <= oldestNs) this.#recent.shift();
+    this.#recent = reading ? [...this.#recent, reading] : [];
+    this.#tickIn(this.#isWatchful(part) ? watchfulMs : idleMs);
+  }
+
+  /** Looking costs, and a paused secondary's host has better to do. */
+  #isWatchful(part: 'primary' | 'secondary' | 'neither'): boolean {
+    if (this.#pid === undefined && this.#host.pid() !== undefined) return true; // its threads are about to be known
+    if (part === 'primary') return this.#host.comparing();
+    return part === 'secondary' && (this.#wished || (this.#policy?.k ?? 0) > 0);
+  }
+
+  #tickIn(ms: number): void {
+    clearTimeout(this.#timer);
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => this.#tick(), ms).unref();
   }
 
   #load(): VcpusStatus['load'] {
@@ -231,13 +259,13 @@ export class Vcpus {
   #decide(reading: VcpuReading | undefined): void {
     const atMs = monotonicMs();
     const config = { vcpus: this.#count, cpus: this.#placement.cpus(this.#threads).length || availableParallelism() };
-    const before = this.#policy;
+    const [before, last] = [this.#policy, this.#recent.at(-1)];
     if (!before) this.#demand = undefined;
     const { state, decision } = decide(before ?? initialPolicy(config), {
       atMs,
       comparing: this.#wished,
       demand: this.#demand && atMs - this.#demand.atMs < staleMs ? this.#demand.demand : undefined,
-      window: this.#last && reading ? windowBetween(this.#last, reading) : undefined,
+      window: last && reading ? windowBetween(last, reading) : undefined,
       override: this.#mode === 'auto' ? undefined : this.#mode,
     }, config);
     this.#policy = state;

@@ -1,7 +1,9 @@
 /** The VM of one host: QEMU as the pair's state machine wants it. */
 
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { QemuProcess, QmpError, coloPlugins, ensurePrivateFolder, qemuArguments, type QemuRuntime } from '../qemu/index.js';
+import { withHugePages } from 'huge-pages';
+import { QemuProcess, QmpError, coloExit, coloPlugins, cutPeer, declareAlone, ensurePrivateFolder, failOver, qemuArguments, type QemuRuntime } from '../qemu/index.js';
 import type { AgentConfig } from './config.js';
 
 /** What QEMU tells. Times are CLOCK_MONOTONIC nanoseconds. */
@@ -16,10 +18,22 @@ export type VmEvent =
 /** So long that QEMU never starts a checkpoint of its own accord. */
 const neverMs = 0xffff_ffff;
 const unlimitedBytesPerSecond = 1e15;
+/** By this QEMU knows the connection that it was given. */
+const streamName = 'checkpoints';
 const commandTimeoutMs = 10_000;
+const largestSentPagesMiB = 512;
 const resumeMs = 1000;
 /** From the first socket that a dying QEMU closes until its process is gone, at most. */
 const endingMs = 200;
+
+/**
+ * Of a page that was sent before, only what has changed is sent again (QEMU calls that XBZRLE): a tenth
+ * of the bytes. For that QEMU remembers pages as it sent them, of those at the same place modulo this size one.
+ * @returns a power of two, as QEMU wants it
+ */
+export function sentPagesBytes(memoryMiB: number): number {
+  return Math.min(2 ** Math.ceil(Math.log2(memoryMiB)), largestSentPagesMiB) * 2 ** 20;
+}
 
 export class Vm {
   readonly #config: AgentConfig;
@@ -29,6 +43,10 @@ export class Vm {
   #qemu: QemuProcess | undefined;
   /** It was stopped to be copied. */
   #stillToCopy = false;
+  #running = true;
+  #coloExit: Promise<void> = Promise.resolve();
+  /** It is paused at each load without our doing; undefined: there may be a file of an earlier agent. */
+  #held: boolean | undefined;
   /** The guest ended itself: its QEMU's end is no accident. */
   #guestEnded: string | undefined;
 
@@ -39,23 +57,18 @@ export class Vm {
     this.#onEvent = onEvent;
   }
 
-  get incomingSocket(): string {
-    return join(this.#config.runDir, 'incoming.sock');
-  }
-
   get pid(): number | undefined {
     return this.#qemu?.pid;
   }
 
-  /** Takes over the QEMU that an earlier agent left. @returns whether there was one */
-  async adopt(): Promise<boolean> {
+  /** Takes over the QEMU that an earlier agent left, if there is one. */
+  async adopt(): Promise<void> {
     await ensurePrivateFolder(this.#config.runDir);
     try {
       this.#watch(await QemuProcess.adopt(this.#files()));
-      return true;
+      this.#coloExit = Promise.resolve(); // it may have been told to the agent before
     } catch (error) {
-      if ((error as { code?: string }).code === 'QEMU_GONE') return false;
-      throw error;
+      if ((error as { code?: string }).code !== 'QEMU_GONE') throw error;
     }
   }
 
@@ -69,38 +82,65 @@ export class Vm {
     if (!await this.#runs(dropped ? resumeMs : 0)) await this.#qmp.execute('cont');
   }
 
-  /** Starts an empty VM that waits for its state at {@link incomingSocket}. */
+  /** Starts an empty VM, which waits to {@link receive} its state. */
   async startIncoming(): Promise<void> {
     await this.#launch(true);
     await this.#prepare();
-    await this.#qmp.execute('migrate-incoming', { uri: `unix:${this.incomingSocket}` });
+  }
+
+  /** Secondary: takes the state from a connection, and checkpoints after it. */
+  async receive(fd: number): Promise<void> {
+    await this.#qmp.execute('getfd', { fdname: streamName }, { fd });
+    await this.#qmp.execute('migrate-incoming', { uri: `fd:${streamName}` });
   }
 
   /**
-   * Copies the VM to whatever listens at `socketPath`, ending in the COLO state. Under emulation it stands
+   * Copies the VM through a connection, ending in the COLO state. Under emulation it stands
    * still meanwhile: what an emulated vCPU writes just as its page is sent may be missed (seen in QEMU 11.1),
    * and the copy then lacks it until the guest writes there again. COLO sets it running.
+   * @param wanted aborts when the copy is given up, before {@link dropSecondary}: then nothing more is asked of QEMU
    */
-  async migrate(socketPath: string): Promise<void> {
+  async migrate(connection: { readonly fd: number }, wanted: AbortSignal): Promise<void> {
     await this.#prepare();
-    await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': unlimitedBytesPerSecond, 'x-checkpoint-delay': neverMs });
-    if (this.accel === 'tcg') {
+    wanted.throwIfAborted();
+    await this.#qmp.execute('getfd', { fdname: streamName }, { fd: connection.fd });
+    wanted.throwIfAborted();
+    await this.#qmp.execute('migrate-set-parameters', {
+      'max-bandwidth': unlimitedBytesPerSecond, 'x-checkpoint-delay': neverMs, 'xbzrle-cache-size': sentPagesBytes(this.#config.vm.memoryMiB),
+    });
+    wanted.throwIfAborted();
+    if (this.#copiesStill) {
       this.#stillToCopy = true;
       await this.#qmp.execute('stop');
+      wanted.throwIfAborted();
     }
-    await this.#qmp.execute('migrate', { uri: `unix:${socketPath}` });
+    await this.#qmp.execute('migrate', { uri: `fd:${streamName}` });
   }
 
-  /** Setting the delay, to whatever value, makes QEMU start a checkpoint at once. */
-  async triggerCheckpoint(): Promise<void> {
-    await this.#qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': neverMs }, { timeoutMs: commandTimeoutMs });
+  /**
+   * Setting the delay, to whatever value, makes QEMU start a checkpoint at once, and it sets the VM running
+   * again at its end. It also stops the VM, but from another thread than the one that reads the tap: what is
+   * read while the vCPUs are on their way to a stop QEMU drops (seen in 11.1), and the client has to say it
+   * again, 200 ms later. A VM that was stopped before by a command, in the tap's own thread, loses nothing.
+   * Only under emulation, where a stop takes a millisecond: KVM's vCPUs stop in microseconds. Tried on nested KVM
+   * with the differences that #prepare now refuses, it was not to be told from what those did.
+   * @param otherRuns the other VM runs, too: it has to stop before this one
+   */
+  async triggerCheckpoint(otherRuns: boolean): Promise<void> {
+    const timeoutMs = commandTimeoutMs;
+    const stopFirst = this.accel === 'tcg' && !otherRuns;
+    // QEMU carries them out in this order.
+    await Promise.all([
+      stopFirst ? this.#qmp.execute('stop', undefined, { timeoutMs }) : undefined,
+      this.#qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': neverMs }, { timeoutMs }),
+    ]);
   }
 
   /** Primary: cuts the secondary off; the VM runs on, out of the middle of a checkpoint too. */
   async dropSecondary(): Promise<void> {
-    await this.#cutPeer();
+    await cutPeer(this.#qmp, commandTimeoutMs);
     const { status } = await this.#qmp.execute('query-migrate');
-    if (status === 'colo') await this.#loseHeartbeat();
+    if (status === 'colo') await declareAlone(this.#qmp, commandTimeoutMs);
     else if (status === 'active' || status === 'setup' || status === 'device') await this.#qmp.execute('migrate_cancel');
     if (this.#stillToCopy && status !== 'colo') await this.#qmp.execute('cont');
     this.#stillToCopy = false;
@@ -108,14 +148,28 @@ export class Vm {
 
   /** Secondary: cuts the primary off and runs the VM from its last commit. */
   async takeOver(): Promise<void> {
-    await this.#cutPeer();
-    await this.#loseHeartbeat();
+    this.hold(false);
+    await failOver(this.#qmp, this.#coloExit, commandTimeoutMs);
     // A paused secondary is set running by the failover itself, in QEMU's own time.
     if (!await this.#runs(commandTimeoutMs)) throw new Error(`QEMU did not run the VM within ${commandTimeoutMs} ms of the failover`);
   }
 
   async pause(): Promise<void> {
-    await this.#qmp.execute('stop');
+    // What makes it pause by itself has done so already, but may not have been heard yet.
+    if (this.#held) await new Promise((resolve) => setTimeout(resolve, 1));
+    if (this.#running) await this.#qmp.execute('stop');
+  }
+
+  /** Secondary: whether the VM is to be paused from each load on before it has run; where QEMU cannot, it is up to {@link pause}. */
+  hold(on: boolean): void {
+    if (on === this.#held || coloPlugins(this.accel).length === 0) return;
+    try {
+      if (on) writeFileSync(this.#holdFile, '');
+      else rmSync(this.#holdFile, { force: true });
+      this.#held = on;
+    } catch (error) {
+      if (!on) throw error;
+    }
   }
 
   /** The VM's vCPUs and their threads on this host. */
@@ -143,6 +197,14 @@ export class Vm {
     return ended;
   }
 
+  /** Lets go of QEMU, which runs on. @returns whether there was one */
+  detach(): boolean {
+    const qemu = this.#qemu;
+    this.#qemu = undefined;
+    qemu?.detach();
+    return qemu !== undefined;
+  }
+
   /** Ends QEMU. Nothing is told of it: who asks for it knows. */
   async destroy(): Promise<void> {
     const qemu = this.#qemu;
@@ -165,6 +227,10 @@ export class Vm {
     return this.#qemu.qmp;
   }
 
+  get #holdFile(): string {
+    return join(this.#config.runDir, 'hold-secondary');
+  }
+
   #files(): { qmpSocket: string; pidFile: string } {
     const { runDir } = this.#config;
     return { qmpSocket: join(runDir, 'qmp.sock'), pidFile: join(runDir, 'qemu.pid') };
@@ -174,21 +240,24 @@ export class Vm {
     const { vm, network, runDir } = this.#config;
     const files = this.#files();
     const args = qemuArguments({
-      name: vm.name, memoryMiB: vm.memoryMiB, vcpus: vm.vcpus, accel: this.accel, plugins: coloPlugins(this.accel),
+      name: vm.name, memoryMiB: vm.memoryMiB, vcpus: vm.vcpus, accel: this.accel, plugins: coloPlugins(this.accel, this.#holdFile),
       kernel: vm.kernel, initrd: vm.initrd, append: vm.append,
       nets: [{ id: 'net0', tap: network.tap, mac: vm.mac }],
       serial: { file: join(runDir, 'console.log') }, qmpSocket: files.qmpSocket, incoming, extraArgs: vm.extraArgs,
     });
-    this.#watch(await QemuProcess.start({ ...files, runtime: this.#runtime, args, logFile: join(runDir, 'qemu.log') }));
+    this.#watch(await QemuProcess.start({ ...files, runtime: this.#runtime, args, logFile: join(runDir, 'qemu.log'), launch: withHugePages }));
   }
 
   #watch(qemu: QemuProcess): void {
     this.#qemu = qemu;
     this.#guestEnded = undefined;
     const { qmp } = qemu;
+    this.#coloExit = coloExit(qmp);
     const emit = (event: VmEvent): void => {
       if (this.#qemu === qemu) this.#onEvent(event);
     };
+    qmp.on('STOP', () => { this.#running = false; });
+    qmp.on('RESUME', () => { this.#running = true; });
     qmp.on('STOP', (event) => emit({ type: 'stopped', stampNs: event.monotonicNs, receivedNs: event.receivedNs }));
     // QEMU says "colo" before it has made what a checkpoint is triggered by, and dies of an assertion
     // if one is asked for then. It lets the VM run again only after that.
@@ -212,23 +281,20 @@ export class Vm {
     });
   }
 
+  /**
+   * Differences only where the VM stands still while it is copied, which KVM's does not: the last pages of a live copy
+   * QEMU sends without remembering them, as if nothing came after, and differences to what it remembers instead would
+   * spoil those pages on the other host, by single bytes.
+   */
   async #prepare(): Promise<void> {
+    const capabilities = { events: true, 'return-path': true, 'x-colo': true, xbzrle: this.#copiesStill };
     await this.#qmp.execute('migrate-set-capabilities', {
-      capabilities: ['events', 'return-path', 'x-colo'].map((capability) => ({ capability, state: true })),
+      capabilities: Object.entries(capabilities).map(([capability, state]) => ({ capability, state })),
     });
   }
 
-  /** Out of band, as QEMU's main loop may be waiting for the very peer that is dead. */
-  async #cutPeer(): Promise<void> {
-    try {
-      await this.#qmp.execute('yank', { instances: [{ type: 'migration' }] }, { oob: true, timeoutMs: commandTimeoutMs });
-    } catch (error) {
-      // No such instance: QEMU noticed by itself and has let go of the channel.
-      if (!(error instanceof QmpError) || error.class === undefined) throw error;
-    }
-  }
-
-  async #loseHeartbeat(): Promise<void> {
-    await this.#qmp.execute('x-colo-lost-heartbeat', undefined, { timeoutMs: commandTimeoutMs });
+  /** Whether the VM stands still while it is copied: under emulation, where a live copy may miss what is written meanwhile. */
+  get #copiesStill(): boolean {
+    return this.accel === 'tcg';
   }
 }

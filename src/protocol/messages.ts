@@ -84,7 +84,7 @@ export interface LogMarked {
   active: boolean;
 }
 
-/** A connection whose client knows other numbers than the VM. */
+/** A connection whose client knows other numbers than the VM, or perhaps more of them. */
 export interface TranslatedFlow {
   /** struct shadow_key in hexadecimal. */
   key: string;
@@ -105,8 +105,11 @@ export interface Translations {
  */
 export interface LogFlows extends Translations { type: 'log-flows'; first: boolean }
 
-/** Primary to secondary: whether your VM is to run between checkpoints, and which of its outputs I want. */
-export interface SecondaryWish { type: 'secondary-wish'; active: boolean; forward: Forwarding }
+/**
+ * Primary to secondary: whether your VM is to run between checkpoints, which of its outputs I want, and the
+ * ports whose replies leave early no more, as audits have failed: nor may they after a takeover.
+ */
+export interface SecondaryWish { type: 'secondary-wish'; active: boolean; forward: Forwarding; caught: number[] }
 
 /** About inputs and shadow outputs; nothing in the pair's life depends on it. */
 export type LogMessage = LogBegin | LogMark | LogMarked | LogFlows | SecondaryWish;
@@ -124,6 +127,11 @@ export type PeerMessage = Message | LogMessage | VcpuMessage;
 
 export function isLogMessage(message: PeerMessage): message is LogMessage {
   return message.type === 'log-begin' || message.type === 'log-mark' || message.type === 'log-marked' || message.type === 'log-flows' || message.type === 'secondary-wish';
+}
+
+/** Whether the other host may say this to one of that role; what it said before the roles changed may come late. */
+export function isLogMessageTo(role: Role, message: LogMessage): boolean {
+  return (message.type === 'log-marked') === (role === 'primary');
 }
 
 export function isVcpuMessage(message: PeerMessage): message is VcpuMessage {

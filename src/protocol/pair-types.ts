@@ -33,8 +33,8 @@ export interface PairConfig {
   host: string;
   vmDigest: string;
   vmSummary: string;
-  /** A checkpoint starts this long after the first packet was held; undefined: after a quarter of the last pause. */
-  holdMs: number | undefined;
+  /** A checkpoint starts this long after the first packet was held. */
+  holdMs: number;
   /** Longest time between two checkpoints. */
   periodMs: number;
   /** A checkpoint that takes longer ends the protection. */
@@ -64,10 +64,8 @@ export interface PairState {
   vm: boolean;
   /** The gate holds the VM's output. */
   holding: boolean;
-  /** A checkpoint that was asked for; `stopNs` once the VM has stopped for it. */
-  checkpoint: { requestedNs: bigint; stopNs: bigint | undefined } | undefined;
-  /** How long the last checkpoint stopped the VM; 0: there was none. */
-  pauseNs: bigint;
+  /** A checkpoint that was asked for; `stopNs` once the VM has stopped for it; `again`: an operator has asked for one since. */
+  checkpoint: { requestedNs: bigint; stopNs: bigint | undefined; again: boolean } | undefined;
   /** Commits since protection began. None: the secondary has not been told that it may take over. */
   commits: number;
   /** Secondary: whether its VM runs between checkpoints; undefined: as configured. */
@@ -78,11 +76,18 @@ export interface PairState {
   asking: { sinceNs: bigint; roundNs: bigint; rounds: number } | undefined;
   /** An operator wants no protection for now: no secondary is asked for. */
   paused: boolean;
+  /** What holds output here is gone: a VM under protection would be mute. */
+  cannotHold: boolean;
+  /** The input log is gone: no takeover could give to the VM what the primary's replies rely on. */
+  cannotLog: boolean;
+  /** Of what was to be remembered last: what it was, and that it could not be written at once, but again and again. */
+  mayRunAlone: boolean;
+  unremembered: boolean;
   /** Why the VM is not protected, in words for people. */
   reason: string;
 }
 
-export type TimerName = 'checkpoint' | 'period' | 'checkpoint-timeout' | 'sync-timeout' | 'ask' | 'retry';
+export type TimerName = 'checkpoint' | 'period' | 'checkpoint-timeout' | 'sync-timeout' | 'ask' | 'retry' | 'persist';
 
 export type PairEvent =
   /** `vmAlive`: an earlier agent's VM still runs. `mayRunAlone`: no peer can have taken over meanwhile. */
@@ -111,8 +116,12 @@ export type PairEvent =
   | { type: 'secondary-active'; on: boolean }
   | { type: 'held'; oldestNs: bigint }
   | { type: 'hold-limit' }
+  /** This host can hold no output any more. */
+  | { type: 'hold-lost' }
   /** The secondary's input log does not get what was mirrored. */
   | { type: 'log-lags' }
+  /** This host can keep no input log any more. */
+  | { type: 'log-lost' }
   | { type: 'timer'; name: TimerName }
   /** `drop-secondary` is done, and the VM runs; or it does not, and this host may have none any more. */
   | { type: 'secondary-dropped' }
@@ -143,7 +152,7 @@ export type Effect =
   | { type: 'pause-vm' }
   | { type: 'gate'; mode: 'pass' | 'protected' | 'closed' }
   | { type: 'lease'; untilNs: bigint }
-  | { type: 'release'; upToNs: bigint; stopNs: bigint; pauseNs: bigint }
+  | { type: 'release'; upToNs: bigint; stopNs: bigint; askNs: bigint; pauseNs: bigint }
   | { type: 'release-all' }
   | { type: 'discard' }
   | { type: 'announce' }

@@ -34,16 +34,16 @@ export type * from './pair-types.js';
 
 const nsPerMs = 1_000_000n;
 const askRounds = 10;
-/** By itself the primary waits no longer, and no shorter, before it makes a checkpoint for what is held. */
-const longestHoldMs = 10;
-const shortestHoldMs = 1;
 /** The peer takes no longer reasons; most of them come from elsewhere. */
 const longestReason = 500;
+const holdLost = 'this host can hold no output until its agent is restarted';
+const logLost = 'the secondary\'s host can log no input until its agent is restarted';
 
 export function initialState(role: PairState['role']): PairState {
   return {
     role, phase: 'alone', generation: 0, term: 0, peer: undefined, vm: false, holding: false, checkpoint: undefined,
-    pauseNs: 0n, commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, paused: false, reason: 'not started',
+    commits: 0, secondaryActive: undefined, trustedUntilNs: 0n, asking: undefined, paused: false, cannotHold: false, cannotLog: false,
+    mayRunAlone: false, unremembered: false, reason: 'not started',
   };
 }
 
@@ -120,6 +120,10 @@ class Machine {
       case 'held': return this.#onHeld(event.oldestNs);
       case 'hold-limit':
       case 'log-lags': return this.#startCheckpoint();
+      case 'hold-lost':
+        this.state.cannotHold = true;
+        return this.#pause(holdLost);
+      case 'log-lost': return this.#onLogLost();
       case 'timer': return this.#onTimer(event.name);
       case 'secondary-dropped': return this.#onDropped();
       case 'drop-failed': return this.#onDropFailed(event.reason);
@@ -144,7 +148,12 @@ class Machine {
   }
 
   #persist(mayRunAlone: boolean): void {
-    const { role, generation, term } = this.state;
+    Object.assign(this.state, { mayRunAlone, unremembered: false } satisfies Partial<PairState>);
+    this.#write();
+  }
+
+  #write(): void {
+    const { role, generation, term, mayRunAlone } = this.state;
     this.#do({ type: 'persist', role, generation, term, mayRunAlone });
   }
 
@@ -198,7 +207,8 @@ class Machine {
       else if (state.phase === 'parting') this.#fence(`${peer.host} is taking over`);
       else if (isActive(state) && peer.generation === state.generation) {
         this.#note('error', 'TWO_PRIMARIES', `Both ${this.#config.host} and ${peer.host} run the VM, in the same generation. Make one of them the secondary.`);
-        this.#do({ type: 'hang-up', reason: 'both hosts are primary' });
+        this.#do({ type: 'hang-up', reason: 'both hosts are primary' }, { type: 'timer', name: 'retry', ms: this.#config.retryMs });
+        state.peer = undefined;
       }
     } else if (state.phase === 'fenced' && !state.vm && peer.phase === 'fenced') {
       this.#handOver('its copy is the only one');
@@ -211,6 +221,7 @@ class Machine {
 
   #offer(): void {
     const { state } = this;
+    if (state.cannotHold) return this.#pause(holdLost);
     state.phase = 'pairing';
     state.commits = 0;
     state.reason = `waiting for ${state.peer?.host ?? 'the secondary'} to prepare`;
@@ -287,8 +298,9 @@ class Machine {
       return this.#send({ type: 'refuse', code: 'NOT_IDLE', reason });
     }
     if (state.phase === 'fenced') this.#giveUpSecondary('the primary goes on');
+    if (state.cannotLog) return this.#send({ type: 'refuse', code: 'LOG_TAP_LOST', reason: logLost });
     if (vmDigest !== this.#config.vmDigest) {
-      const reason = `the two hosts describe the VM differently: the primary says "${vmSummary}", ${this.#config.host} says "${this.#config.vmSummary}". Make the vm sections of both configurations equal.`;
+      const reason = `the two hosts describe the VM differently: the primary says "${vmSummary}", ${this.#config.host} says "${this.#config.vmSummary}". Make the two configurations equal in what differs.`;
       this.#note('error', 'VM_DIFFERS', reason);
       return this.#send({ type: 'refuse', code: 'VM_DIFFERS', reason });
     }
@@ -326,7 +338,7 @@ class Machine {
   }
 
   #requestCheckpoint(): void {
-    this.state.checkpoint = { requestedNs: this.#nowNs, stopNs: undefined };
+    this.state.checkpoint = { requestedNs: this.#nowNs, stopNs: undefined, again: false };
     this.#do(
       { type: 'cancel-timer', name: 'checkpoint' },
       { type: 'trigger-checkpoint' },
@@ -357,9 +369,8 @@ class Machine {
     // A RESUME without the STOP of a checkpoint we asked for commits nothing.
     const { checkpoint } = state;
     if (!checkpoint || checkpoint.stopNs === undefined) return;
-    const { stopNs } = checkpoint;
+    const { requestedNs, stopNs, again } = checkpoint;
     state.checkpoint = undefined;
-    state.pauseNs = receivedNs - stopNs;
     if (state.phase === 'syncing') {
       state.reason = '';
       state.term++;
@@ -372,29 +383,17 @@ class Machine {
     state.commits++;
     this.#do(
       { type: 'cancel-timer', name: 'checkpoint-timeout' },
-      { type: 'release', upToNs: stopNs, stopNs, pauseNs: state.pauseNs },
+      { type: 'release', upToNs: stopNs, stopNs, askNs: stopNs - requestedNs, pauseNs: receivedNs - stopNs },
       { type: 'timer', name: 'period', ms: this.#config.periodMs },
     );
+    if (again) this.#startCheckpoint();
   }
 
   #onHeld(oldestNs: bigint): void {
     if (this.state.role !== 'primary' || this.state.phase !== 'protected') return;
-    const waitedMs = Number((this.#nowNs - oldestNs) / nsPerMs);
-    const ms = Math.max(0, this.#holdMs - waitedMs);
-    if (ms === 0) this.#startCheckpoint();
+    const ms = this.#config.holdMs - Number((this.#nowNs - oldestNs) / nsPerMs);
+    if (ms <= 0) this.#startCheckpoint();
     else this.#do({ type: 'timer', name: 'checkpoint', ms });
-  }
-
-  /**
-   * Clients wait for the checkpoint, so it should come soon. But each stops the VM:
-   * what it says within a quarter of that time shares one, and it has time to say more.
-   */
-  get #holdMs(): number {
-    const { holdMs } = this.#config;
-    if (holdMs !== undefined) return holdMs;
-    const { pauseNs } = this.state;
-    if (pauseNs === 0n) return longestHoldMs;
-    return Math.min(longestHoldMs, Math.max(shortestHoldMs, Math.round(Number(pauseNs / nsPerMs) / 4)));
   }
 
   #onHeartbeat(sentNs: bigint): void {
@@ -422,6 +421,10 @@ class Machine {
         // A secondary is dialled by its primary, never the other way round.
         if (state.role === 'primary' && state.peer === undefined) this.#do({ type: 'dial' });
         return;
+      case 'persist':
+        if (!state.unremembered) return;
+        this.#write();
+        return this.#note('info', 'REMEMBERED', 'What this host is has been written into its stateDir at last.'); // left out if it has not
     }
   }
 
@@ -556,12 +559,24 @@ class Machine {
   }
 
   #onFailed(what: string, reason: string): void {
+    if (what === 'persist') return this.#onUnremembered(reason);
     const { role, phase } = this.state;
     const concernsPair = phase === 'pairing' || phase === 'syncing' || (role === 'primary' && isProtected(this.state));
     if (concernsPair) return this.#onBroken('FAILED', `${what} failed: ${reason}`);
     this.#note('error', 'FAILED', `${what} failed: ${reason}`);
-    // What could not be remembered is no reason to leave clients without an answer.
-    if (what === 'persist' && phase === 'active-alone') this.#speak();
+  }
+
+  /** A restart would take this host for what it was before: it is written again until the disk has it. */
+  #onUnremembered(reason: string): void {
+    const { state } = this;
+    const again = state.unremembered;
+    state.unremembered = true;
+    this.#do({ type: 'timer', name: 'persist', ms: this.#config.retryMs });
+    const text = `what this host is cannot be written into its stateDir (${reason})`;
+    if (state.role === 'primary' && isProtected(state)) return this.#onBroken('NOT_REMEMBERED', text);
+    this.#note('error', 'NOT_REMEMBERED', `Do not restart this agent: ${text}.`);
+    // No reason to leave clients without an answer.
+    if (!again && state.phase === 'active-alone') this.#speak();
   }
 
   /**
@@ -603,6 +618,15 @@ class Machine {
     } else if (state.phase !== 'fenced') {
       this.#end(reason);
     }
+  }
+
+  /** A copy that is being taken over, or may have to be as no other is left, is kept. */
+  #onLogLost(): void {
+    const { state } = this;
+    state.cannotLog = true;
+    if (state.role !== 'secondary' || !(isProtected(state) || state.phase === 'pairing' || state.phase === 'syncing')) return;
+    this.#giveUpSecondary(logLost);
+    this.#send({ type: 'refuse', code: 'LOG_TAP_LOST', reason: logLost });
   }
 
   /** Primary: silence this host and let the secondary speak. Its greeting will tell that it does. */
@@ -655,9 +679,9 @@ class Machine {
     Object.assign(state, {
       role: 'primary', phase: 'active-alone', generation: state.generation + 1, vm: true, holding: false, commits: 0,
     } satisfies Partial<PairState>);
+    this.#note('warn', 'ACTIVE_ALONE', `This host runs the VM now, generation ${state.generation}, unprotected.`);
     this.#persist(true);
     this.#speak();
-    this.#note('warn', 'ACTIVE_ALONE', `This host runs the VM now, generation ${state.generation}, unprotected.`);
   }
 
   /** Take the place of the host that spoke before. */
@@ -680,15 +704,17 @@ class Machine {
     const { state } = this;
     switch (command) {
       case 'checkpoint':
-        if (state.role === 'primary') this.#startCheckpoint();
-        else this.#send({ type: 'request-checkpoint' });
+        if (state.role !== 'primary') this.#send({ type: 'request-checkpoint' });
+        // What the VM has said since the STOP of the one that is under way is to be released, too.
+        else if (state.phase === 'checkpointing' && state.checkpoint) state.checkpoint.again = true;
+        else this.#startCheckpoint();
         return;
       case 'failover':
         if (state.role === 'primary') this.#failover();
         else this.#send({ type: 'request-failover' });
         return;
       case 'pause':
-        return this.#pause();
+        return this.#pause('an operator has paused the protection');
       case 'reprotect':
         return this.#reprotect();
       case 'start-alone':
@@ -699,9 +725,8 @@ class Machine {
   }
 
   /** Primary: the protection ends, in order, and no other is begun until an operator says so. */
-  #pause(): void {
+  #pause(reason: string): void {
     const { state } = this;
-    const reason = 'an operator has paused the protection';
     if (state.role !== 'primary' || state.paused) return;
     state.paused = true;
     this.#note('warn', 'PAUSED', `The VM stays unprotected: ${reason}.`);
@@ -728,23 +753,27 @@ class Machine {
     if (state.phase !== 'fenced' && state.phase !== 'ended') return;
     if (state.role === 'secondary') return this.#takeOver(reason);
     Object.assign(state, { phase: 'active-alone', generation: state.generation + 1, vm: true, holding: false, reason } satisfies Partial<PairState>);
-    this.#persist(true);
     this.#do({ type: 'discard' }, { type: 'start-vm' });
     this.#speak();
     // The peer does not say again what it is: they meet anew.
     this.#do({ type: 'hang-up', reason });
     state.peer = undefined;
+    // Last: a restart that does not know of it yet is fenced, as before.
+    this.#persist(true);
   }
 
   /**
-   * The agent ends, and its VM with it. A primary that was protected stays
-   * fenced after a restart until the secondary has answered: without that
-   * answer it may take over.
+   * The agent ends. A primary that is protected hands its VM over first; told
+   * again, or unprotected, it ends the VM. One that was protected stays fenced
+   * after a restart until the secondary has answered: without that answer it
+   * may take over.
    */
   #stop(): void {
     if (this.state.role === 'secondary') {
       this.#giveUpSecondary('stopped');
       this.#send({ type: 'refuse', code: 'STOPPED', reason: 'the secondary was stopped' });
+    } else if (isProtected(this.state)) {
+      this.#handOver(`the agent of ${this.#config.host} was stopped`);
     } else {
       this.#end('the primary was stopped');
       this.#do({ type: 'destroy-vm' });

@@ -66,6 +66,8 @@ export interface PolicyState {
   /** So many are active; 0: the secondary is paused after every commit. */
   k: number;
   active: number[];
+  /** Why so many, as last judged. */
+  reason: string;
   changedMs: number | undefined;
   lastMs: number | undefined;
   /** Smoothed: how busy each vCPU is, on whichever host it is busier; outputs that wait, and their share; CPUs that others want. */
@@ -114,7 +116,7 @@ export const longestBackoffMs = 80_000;
 
 export function initialPolicy(config: PolicyConfig): PolicyState {
   return {
-    k: 0, active: [], changedMs: undefined, lastMs: undefined,
+    k: 0, active: [], reason: 'nothing has been judged yet', changedMs: undefined, lastMs: undefined,
     busy: Array<number>(config.vcpus).fill(0), load: Array<number>(config.vcpus).fill(0), busyNow: Array<boolean>(config.vcpus).fill(false),
     heldPerSecond: 0, heldShare: 0, othersCpus: 0, waiting: 0,
     benefit: undefined, trialSinceMs: undefined, notBeforeMs: 0, backoffMs: firstBackoffMs,
@@ -128,6 +130,7 @@ export function decide(before: PolicyState, input: PolicyInput, config: PolicyCo
   if (!mayChange && input.override === undefined) return { state, decision: undefined };
   const { k, reason } = target(state, input, config);
   const active = busiest(state, k);
+  if (k === state.k) state.reason = reason;
   const same = active.length === state.active.length && active.every((vcpu) => state.active.includes(vcpu));
   if (same) return { state, decision: undefined };
   // An operator's word counts at once; what then is busiest waits like everything else.
@@ -137,8 +140,13 @@ export function decide(before: PolicyState, input: PolicyInput, config: PolicyCo
     reason: k === state.k ? `${names(active.filter((vcpu) => !state.active.includes(vcpu)))} is busier than ${names(state.active.filter((vcpu) => !active.includes(vcpu)))}` : reason,
   };
   if (state.k === 0) state.benefit = 0;
-  Object.assign(state, { k, active, changedMs: input.atMs });
+  Object.assign(state, { k, active, reason, changedMs: input.atMs });
   return { state, decision };
+}
+
+/** The primary begins to compare, for reasons of its own: that matches earned too little before is no reason to wait. */
+export function encouraged(state: PolicyState): PolicyState {
+  return { ...state, notBeforeMs: 0, backoffMs: firstBackoffMs };
 }
 
 /** Takes in what has been measured; changes nothing of k. */

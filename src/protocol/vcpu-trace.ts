@@ -85,13 +85,16 @@ export function windowBetween(before: VcpuReading, after: VcpuReading): VcpuWind
 
 function activityBetween(before: VcpuTotals | undefined, after: VcpuTotals, spanNs: number): VcpuActivityWindow {
   const grown = (now: number, earlier: number | undefined): number => Math.max(0, now - (earlier ?? 0));
-  // A reading takes a moment; what it shows beyond the span is not to be seen.
   const share = (of: 'runNs' | 'waitNs' | 'sleepNs' | 'preemptedBesideSiblingNs'): number => Math.min(1, grown(after[of], before?.[of]) / spanNs);
   const count = (of: 'voluntary' | 'involuntary' | 'migrations'): number => grown(after[of], before?.[of]);
   const spans = (of: 'waits' | 'runs'): number[] => after[of].map((spanCount, slot) => grown(spanCount, before?.[of][slot]));
+  // A reading takes a moment, and that a sleeper was woken may be known only when it runs, perhaps a span later:
+  // what fits into no span is not to be seen. Running is what is known best, and sleeping what is known least.
+  const run = share('runNs');
+  const wait = Math.min(share('waitNs'), 1 - run);
+  const sleep = Math.min(share('sleepNs'), 1 - run - wait);
   return {
-    vcpu: after.vcpu,
-    run: share('runNs'), wait: share('waitNs'), sleep: share('sleepNs'), preemptedBesideSibling: share('preemptedBesideSiblingNs'),
+    vcpu: after.vcpu, run, wait, sleep, preemptedBesideSibling: share('preemptedBesideSiblingNs'),
     voluntary: count('voluntary'), involuntary: count('involuntary'), migrations: count('migrations'),
     waits: spans('waits'), runs: spans('runs'),
     exits: after.exits && Object.fromEntries(vcpuExits.map((exit) => [exit, grown(after.exits![exit], before?.exits?.[exit])])) as Record<VcpuExit, number>,

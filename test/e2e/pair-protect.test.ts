@@ -1,9 +1,13 @@
 /** A protected guest, in the lab: what clients see, what is held, and when checkpoints happen. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { AgentStatus } from '../../src/agent/agent.js';
+import { demoGuest } from '../../src/lab/lab.js';
 import { addresses } from '../../src/lab/topology.js';
+import { redisMix } from '../bench/load.js';
 import { assertUnharmed, colopp, fetchInLab, ownLab, protectTimeoutMs, startClients, until, untilProtected, vmPid } from './lab-harness.js';
 import { FrameWitness } from './frame-witness.js';
 
@@ -35,6 +39,13 @@ async function quietOutput(): Promise<AgentStatus> {
   return status;
 }
 
+/** Segments that TCP has sent again in a namespace, as nothing was heard for too long. */
+function lossProbes(netns: string): number {
+  const [names = '', values = ''] = execFileSync('ip', ['netns', 'exec', netns, 'cat', '/proc/net/netstat'], { encoding: 'utf8' })
+    .split('\n').filter((line) => line.startsWith('TcpExt:'));
+  return Number(values.split(' ')[names.split(' ').indexOf('TCPLossProbes')]);
+}
+
 test('every reply arrives, and none that was not held until a commit', async () => {
   const before = await quietOutput();
   await witness.forget();
@@ -57,6 +68,25 @@ test('every reply arrives, and none that was not held until a commit', async () 
   assert.is(b.frames, 0, 'the secondary is silent');
   assert.ok(after.checkpoints.commits - before.checkpoints.commits >= 10, 'checkpoints commit');
   assert.ok(after.checkpoints.pauseMsP50! > 0);
+});
+
+test('a checkpoint loses no input', async () => {
+  const { client } = lab.topology;
+  const before = lossProbes(client);
+  const seconds = 4;
+  const target = { netns: client, host: addresses.guest, port: demoGuest().ports.redis, connections: 4, seconds, signal: AbortSignal.timeout(60_000) };
+  const requests = (await redisMix(target, 1, 400)).rps * seconds;
+  // A client says its last request again if it gets no answer for 200 ms. It was one of some sixty.
+  const probes = lossProbes(client) - before;
+  assert.ok(probes <= requests / 400, `${probes} of ${requests} requests had to be said again`);
+});
+
+test('the agents have no huge pages made for them, and their VMs have', async () => {
+  for (const host of ['a', 'b'] as const) {
+    const { pid, vm } = await lab.status(host);
+    const allowed = (of: number): string | undefined => /^THP_enabled:\s+(\d)$/m.exec(readFileSync(`/proc/${of}/status`, 'utf8'))?.[1];
+    assert.equal([allowed(pid), allowed(vm.pid ?? 0)], ['0', '1'], host);
+  }
 });
 
 test('while the secondary cannot commit, no reply leaves', async () => {

@@ -11,15 +11,15 @@ import { callAgent } from '../../src/agent/control.js';
 import type { VcpusReport } from '../../src/agent/vcpus.js';
 import type { VcpuRecording } from '../../src/cli/vcpu-recording.js';
 import type { ClientProcess } from '../../src/drill/client-process.js';
+import { slowdown } from '../../src/lab/slowdown.js';
 import type { HostName } from '../../src/lab/topology.js';
 import { decide, dwellMs, initialPolicy, type VcpuDecision } from '../../src/protocol/vcpu-policy.js';
 import { assertUnharmed, colopp, firstReplyMs, other, ownLab, protectTimeoutMs, startClients, until, untilProtected, vmPid } from './lab-harness.js';
 
 const vcpus = 4;
 /** Four emulated vCPUs on two hosts crowd a small machine: a host that is only slow must not count as lost. */
-const heartbeat = { intervalMs: 100, missed: 10 };
-/** The promise is 1.5 s on a machine that has room for both VMs, after 0.3 s of silence; here it is a full second. */
-const takeoverMs = 4000;
+const heartbeat = { intervalMs: 100, missed: 5 };
+const takeoverMs = 1500 * slowdown();
 
 const lab = ownLab('t-vcpu');
 const scratch = mkdtempSync(join(tmpdir(), 'colopp-vcpu-'));
@@ -93,7 +93,7 @@ test('a real recording, as figures and as a picture; the policy comes to the sam
   for (const { window, active, demand } of recording.samples) {
     assert.is(window.vcpus.length, vcpus);
     assert.is(active?.length, 1);
-    for (const { run, wait, sleep } of window.vcpus) assert.ok(run >= 0 && wait >= 0 && sleep >= 0 && run + wait + sleep < 1.5);
+    for (const { run, wait, sleep } of window.vcpus) assert.ok(run >= 0 && wait >= 0 && sleep >= 0 && run + wait + sleep < 1.001);
     assert.is(demand!.run.length, vcpus);
   }
   assert.ok(recording.samples.some(({ demand }) => demand!.outputsPerSecond > 0 && demand!.run.some((run) => run > 0)), 'the primary tells what it is busy with');

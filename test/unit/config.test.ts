@@ -5,7 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ConfigError, describeVm, loadConfig, parseConfig } from '../../src/agent/config.js';
+import { parse } from 'yaml';
+import type { z } from 'zod';
+import { ConfigError, configSchema, describeVm, loadConfig, parseConfig } from '../../src/agent/config.js';
+import { agentCommand, exampleConfiguration } from '../../src/cli/agent.js';
 
 const good = `host: alpha
 role: primary
@@ -51,11 +54,50 @@ test('a small configuration is completed by defaults', () => {
   const config = parseConfig(good, 'c.yaml');
   assert.equal(config.peer, { listen: { host: '10.0.0.1', port: 7000 }, address: { host: 'fd00::2', port: 7000 }, retryMs: 1000 });
   assert.equal(config.heartbeat, { intervalMs: 100, missed: 3 });
-  assert.is(config.checkpoint.holdMs, undefined);
+  assert.is(config.checkpoint.holdMs, 0);
   assert.is(config.checkpoint.periodMs, 10_000);
   assert.is(config.secondary, 'paused');
   assert.is(config.vm.vcpus, 1);
   assert.is(config.vm.accel, 'auto');
+});
+
+/** Names of all keys of a schema, those of sections with their section: `vm.name`. */
+function keysOf(schema: z.core.$ZodType, path = ''): string[] {
+  const { innerType, in: input, element, shape } = schema._zod.def as { innerType?: z.core.$ZodType; in?: z.core.$ZodType; element?: z.core.$ZodType; shape?: Record<string, z.core.$ZodType> };
+  const inner = innerType ?? input ?? element;
+  if (inner) return keysOf(inner, path);
+  if (!shape) return [path];
+  return Object.entries(shape).flatMap(([key, value]) => keysOf(value, path === '' ? key : `${path}.${key}`));
+}
+
+test('the example in the help of the agent can be used, and has every key that there is', () => {
+  const copied = parseConfig(exampleConfiguration, 'help');
+  assert.equal([copied.witness, copied.services, copied.vm.qemu], [undefined, [], undefined], 'a copy promises nothing');
+  const all = exampleConfiguration.replaceAll(/^( *)# /gm, '$1');
+  parseConfig(all, 'help');
+  const shown = new Set<string>();
+  const look = (value: unknown, path: string): void => {
+    if (Array.isArray(value) && value.some((each) => typeof each === 'object')) return value.forEach((each) => look(each, path));
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return void shown.add(path);
+    for (const [key, inner] of Object.entries(value)) look(inner, path === '' ? key : `${path}.${key}`);
+  };
+  look(parse(all), '');
+  const known = keysOf(configSchema);
+  assert.ok(known.length > 40, known.join(', '));
+  assert.equal(known.filter((key) => !shown.has(key)), []);
+});
+
+test('what the help of the agent calls needed is all that is', () => {
+  const help = agentCommand();
+  let text = '';
+  help.configureOutput({ writeOut: (part) => { text += part; } }).outputHelp();
+  const [, needed = ''] = /Needed are ([^]+?)\.\n/.exec(text) ?? [];
+  const parts = needed.replaceAll('\n', ' ').split(/, | and /);
+  for (const line of good.split('\n').filter((each) => /^ *\w+: ?\S/.test(each))) {
+    const key = /\w+/.exec(line)![0];
+    assert.ok(parts.some((part) => part.split('.').at(-1) === key), `${key} is not among: ${needed}`);
+    assert.match(mistake(changed(`${line}\n`, '')), new RegExp(`${key}: `));
+  }
 });
 
 test('a file is read as well as a text', () => {
@@ -151,7 +193,20 @@ test('two hosts that describe the same VM come to the same digest, however they 
     describeVm(withKernel(at('kernel', 'linux'), '\n  append: quiet'), 'tcg', '11.1.0'),
   ];
   assert.is(new Set([one, ...different].map(({ digest }) => digest)).size, 6);
-  assert.match(one.summary, /^web, 256 MiB, 1 vCPU, 52:54:00:00:00:01, tcg, QEMU 11\.1\.0, images [0-9a-f]{8}$/);
+  assert.match(one.summary, /^web, 256 MiB, 1 vCPU, 52:54:00:00:00:01, tcg, QEMU 11\.1\.0, images [0-9a-f]{8}, lost after 3 heartbeats of 100 ms$/);
+});
+
+test('hosts whose heartbeats differ do not describe the same VM, and the words say so', () => {
+  const kernel = join(folder, 'kernel');
+  writeFileSync(kernel, 'linux');
+  const described = (heartbeat: string): ReturnType<typeof describeVm> =>
+    describeVm(parseConfig(`${changed('/boot/vmlinuz', kernel)}heartbeat: { ${heartbeat} }\n`, 'c'), 'tcg', '11.1.0');
+  const one = described('');
+  assert.equal(described('intervalMs: 100, missed: 3'), one, 'said or left out');
+  const [slower, longer, sameSilence] = [described('intervalMs: 200'), described('missed: 6'), described('intervalMs: 50, missed: 6')];
+  assert.is(new Set([one, slower, longer, sameSilence].map(({ digest }) => digest)).size, 4);
+  assert.match(slower.summary, /lost after 3 heartbeats of 200 ms$/);
+  assert.match(longer.summary, /lost after 6 heartbeats of 100 ms$/);
 });
 
 test('an image that cannot be read is named', () => {

@@ -64,6 +64,12 @@ test('what is not known is left out, not told as zero', async () => {
   assert.equal(await samples(metrics, 'colopp_peer_connected'), { '': 0 });
 });
 
+test('input that is not logged yet is told wherever input is replicated, for services or not', async () => {
+  const unlogged = (parts: Record<string, unknown>): Promise<Record<string, number>> => samples(metricsOf({ output: { inputSeq: 100, loggedSeq: 97, services: [], releasedBy: {} }, ...parts }), 'colopp_unlogged_inputs');
+  assert.equal(await unlogged({}), { '': 3 });
+  assert.equal(await unlogged({ inputLog: null }), {});
+});
+
 test('counters follow the status up, and down when an agent is new', async () => {
   const parts = { refusedConnections: 5 };
   const metrics = metricsOf(parts);
@@ -172,7 +178,7 @@ function expressions(value: unknown): string[] {
 /** Names of metrics, and the label names and values of each, as a reading shows them. */
 async function offered(): Promise<Map<string, Map<string, Set<string>>>> {
   const metrics = metricsOf();
-  for (const level of ['info', 'warn', 'error'] as const) metrics.onNews({ event: 'note', level, code: 'X', text: '', atNs: 1n });
+  for (const level of ['info', 'warn', 'error'] as const) metrics.onNews({ event: 'note', level, code: 'HOLD_TAP_LOST', text: '', atNs: 1n });
   const names = new Map<string, Map<string, Set<string>>>();
   for (const line of (await metrics.text()).split('\n')) {
     const [, name, labels] = /^(\w+)\{(.*)\} /.exec(line) ?? [];
@@ -190,6 +196,10 @@ for (const [file, least] of [['grafana-dashboard.json', 20], ['alerts.yaml', 10]
     const found = expressions(parse(shipped(file))); // JSON is YAML, too
     assert.ok(found.length >= least, `${found.length} expressions`);
     for (const expression of found) {
+      if (expression.startsWith('up{')) { // Prometheus's own; README names the job
+        assert.match(expression, /^up\{job="colopp"\} /);
+        continue;
+      }
       const selectors = [...expression.matchAll(/\b((?:colopp|nodejs|process)_\w+)(?:\{([^}]*)\})?/g)];
       assert.ok(selectors.length > 0, expression);
       for (const [, name, matchers = ''] of selectors) {
@@ -209,6 +219,24 @@ for (const [file, least] of [['grafana-dashboard.json', 20], ['alerts.yaml', 10]
     }
   });
 }
+
+/** The expression of a shipped alert. */
+function alertExpression(name: string): string {
+  const { groups } = parse(shipped('alerts.yaml')) as { groups: { rules: { alert: string; expr: string }[] }[] };
+  return groups.flatMap(({ rules }) => rules).find(({ alert }) => alert === name)?.expr ?? '';
+}
+
+test('what is counted by its code begins at 1, so nothing asks how much it has risen', () => {
+  assert.match(alertExpression('ColoppHoldTapLost'), /^colopp_events_total\{code="HOLD_TAP_LOST"\} > 0$/);
+  for (const file of ['alerts.yaml', 'grafana-dashboard.json']) {
+    for (const expression of expressions(parse(shipped(file)))) assert.not.match(expression, /(increase|rate)\(colopp_events_total/, file);
+  }
+});
+
+test('an agent that is gone is noticed under the job name that README tells', () => {
+  assert.is(alertExpression('ColoppDown'), 'up{job="colopp"} == 0');
+  assert.match(readFileSync(new URL('../../../README.md', import.meta.url), 'utf8'), 'job_name: colopp,');
+});
 
 test('each alert says how bad it is and what it means', () => {
   const { groups } = parse(shipped('alerts.yaml')) as { groups: { rules: { alert: string; labels: { severity?: string }; annotations: { summary?: string } }[] }[] };

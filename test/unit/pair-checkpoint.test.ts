@@ -40,7 +40,7 @@ test('later commits release exactly up to their STOP, and promise nothing anew',
   const effects = commit(bench, 7);
   assert.equal(effects, ['cancel checkpoint-timeout', `release ${stopNs}`, 'timer period 10000']);
   const release = bench.effects.find((effect) => effect.type === 'release');
-  assert.equal(release, { type: 'release', upToNs: stopNs, stopNs, pauseNs: ns(8) });
+  assert.equal(release, { type: 'release', upToNs: stopNs, stopNs, askNs: ns(1), pauseNs: ns(8) });
   assert.is(bench.state.commits, 2);
 });
 
@@ -99,15 +99,6 @@ test('a checkpoint follows the first held packet after the hold interval, minus 
   assert.is(bench.state.phase, 'checkpointing');
 });
 
-test('without a hold interval, a checkpoint follows after a quarter of the last pause', () => {
-  const bench = primaryAt('protected', { holdMs: undefined });
-  for (const [pauseMs, waitMs] of [[0.2, 1], [8, 2], [20, 5], [400, 10]] as const) {
-    bench.on({ type: 'command', command: 'checkpoint' });
-    commit(bench, pauseMs);
-    assert.equal(bench.on({ type: 'held', oldestNs: ns(bench.nowMs) }), [`timer checkpoint ${waitMs}`], `${pauseMs} ms`);
-  }
-});
-
 test('a packet that has waited long enough starts one at once; so does a hold interval of 0', () => {
   const late = primaryAt('protected');
   assert.ok(late.on({ type: 'held', oldestNs: ns(late.nowMs - 10) }).includes('trigger-checkpoint'));
@@ -131,6 +122,19 @@ test('while one is under way no other is asked for', () => {
   assert.equal(bench.on({ type: 'timer', name: 'checkpoint' }), []);
   assert.equal(bench.on({ type: 'command', command: 'checkpoint' }), []);
   assert.equal(bench.hear({ type: 'request-checkpoint' }), []);
+});
+
+test('an operator who asks meanwhile gets another one: what was said since the STOP is to be released, too', () => {
+  const bench = primaryAt('checkpointing');
+  const stopNs = bench.state.checkpoint!.requestedNs + 1n;
+  bench.on({ type: 'vm-stopped', stampNs: stopNs, receivedNs: stopNs });
+  bench.on({ type: 'command', command: 'checkpoint' });
+  bench.on({ type: 'command', command: 'checkpoint' });
+  const effects = bench.live(1).on({ type: 'vm-resumed', receivedNs: ns(bench.nowMs) });
+  assert.ok(effects.indexOf(`release ${stopNs}`) < effects.indexOf('trigger-checkpoint'), `${effects}`);
+  assert.is(bench.state.phase, 'checkpointing');
+  bench.on({ type: 'vm-stopped', stampNs: ns(bench.nowMs), receivedNs: ns(bench.nowMs) });
+  assert.not(bench.live(1).on({ type: 'vm-resumed', receivedNs: ns(bench.nowMs) }).includes('trigger-checkpoint'), 'one is enough');
 });
 
 test('unprotected, nothing starts a checkpoint', () => {

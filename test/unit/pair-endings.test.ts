@@ -8,6 +8,9 @@ import { Bench, hello, ns, primaryAt, secondaryAt } from './pair-bench.js';
 const lost = { type: 'peer-lost', reason: 'silence' } as const;
 const withoutTimers = (words: string[]): string[] => words.filter((word) => !word.startsWith('cancel'));
 
+const unwritten = { type: 'failed', what: 'persist', reason: 'ENOSPC' } as const;
+const writeAgain = { type: 'timer', name: 'persist' } as const;
+
 /** A primary whose secondary has just gone silent. */
 function asking(): Bench {
   const bench = primaryAt('protected');
@@ -190,7 +193,7 @@ test('reasons are cut to what a message may hold', () => {
 
 test('what cannot be remembered is not promised', () => {
   const bench = primaryAt('protected'); // the agent leaves out what follows a failed effect
-  assert.equal(withoutTimers(bench.on({ type: 'failed', what: 'persist', reason: 'ENOSPC' })), ['drop-secondary']);
+  assert.equal(withoutTimers(bench.on(unwritten)), ['timer persist 1000', 'drop-secondary']);
   bench.hear({ type: 'unprotected' });
   assert.equal(bench.on({ type: 'failed', what: 'Announcing', reason: 'r' }), []);
   assert.equal(bench.notes, ['FAILED']);
@@ -212,7 +215,39 @@ test('a protected secondary takes over when its primary is lost', () => {
 test('it is heard even if that cannot be remembered', () => {
   const bench = secondaryAt('taking-over');
   bench.on({ type: 'took-over' });
-  assert.ok(bench.on({ type: 'failed', what: 'persist', reason: 'EROFS' }).includes('gate pass'));
+  assert.ok(bench.on(unwritten).includes('gate pass'));
+});
+
+test('what could not be remembered is written again and again until it is, while the VM speaks', () => {
+  const bench = secondaryAt('taking-over');
+  bench.on({ type: 'took-over' });
+  assert.ok(bench.on(unwritten).includes('timer persist 1000'));
+  assert.equal(bench.notes, ['NOT_REMEMBERED']);
+  for (let round = 1; round < 3; round++) {
+    assert.equal(bench.on(writeAgain), ['persist primary 4 true']);
+    assert.equal(bench.on(unwritten), ['timer persist 1000'], 'it speaks already, and goes on looking for its peer');
+    assert.equal(bench.notes, ['NOT_REMEMBERED']);
+  }
+  bench.on(writeAgain);
+  assert.equal(bench.notes, ['REMEMBERED'], 'left out if what precedes it fails');
+});
+
+test('a host that steps down does not forget it either', () => {
+  const bench = primaryAt('alone');
+  bench.hear(hello({ role: 'primary', phase: 'active-alone', active: true, generation: 5 }));
+  assert.equal(bench.on(unwritten), ['timer persist 1000']);
+  bench.hear({ type: 'offer', generation: 5, vmDigest: 'digest', vmSummary: 'a VM' });
+  assert.equal(bench.on(writeAgain), ['persist secondary 5 false']);
+  assert.equal(bench.on(unwritten), ['timer persist 1000']);
+  assert.is(bench.state.phase, 'pairing', 'that it failed before does not concern the new protection');
+});
+
+test('what is remembered since is not written again', () => {
+  const bench = secondaryAt('taking-over');
+  bench.on({ type: 'took-over' });
+  bench.on(unwritten);
+  bench.hear(hello({ role: 'primary', phase: 'active-alone', active: true, generation: 5 })); // writes that it has stepped down
+  assert.equal(bench.on(writeAgain), []);
 });
 
 test('without `protected` nobody takes over', () => {
@@ -334,11 +369,38 @@ test('the secondary\'s QEMU dies: the primary is told', () => {
   assert.equal(secondaryAt('alone').on({ type: 'vm-exited', clean: false, reason: 'killed' }), []);
 });
 
+test('a secondary that loses its log gives its copy up, and takes no other', () => {
+  const lostLog = { type: 'log-lost' } as const;
+  for (const phase of ['pairing', 'syncing', 'protected'] as const) {
+    const bench = secondaryAt(phase);
+    assert.equal(bench.on(lostLog), ['gate closed', 'destroy-vm', 'send refuse']);
+    assert.is(bench.sent('refuse').code, 'LOG_TAP_LOST');
+    assert.equal(bench.hear({ type: 'offer', generation: 4, vmDigest: 'digest', vmSummary: 'a VM' }), ['send refuse']);
+    assert.is(bench.state.phase, 'alone');
+  }
+  for (const bench of [secondaryAt('alone'), secondaryAt('fenced'), secondaryAt('taking-over'), primaryAt('protected')]) {
+    const { phase } = bench.state;
+    assert.equal(bench.on(lostLog), []);
+    assert.is(bench.state.phase, phase);
+  }
+});
+
 // ---- stop -------------------------------------------------------------------
 
-test('a protected primary that stops may run alone again only after the secondary gave up', () => {
+const stop = { type: 'command', command: 'stop' } as const;
+
+test('a protected primary that stops hands its VM over, and then has none to end', () => {
   const bench = primaryAt('protected');
-  const effects = withoutTimers(bench.on({ type: 'command', command: 'stop' }));
+  assert.equal(withoutTimers(bench.on(stop)), ['gate closed', 'send take-over']);
+  bench.hear(hello({ role: 'primary', phase: 'active-alone', active: true, generation: 1 }));
+  assert.is(bench.state.role, 'secondary');
+  assert.not(bench.on(stop).includes('send unprotect'), 'the other host runs the VM: it is not told to give it up');
+});
+
+test('if nobody takes the VM it ends, and may run alone again only after the secondary gave up', () => {
+  const bench = primaryAt('protected');
+  bench.on(stop);
+  const effects = withoutTimers(bench.on(stop));
   assert.equal(effects, ['gate closed', 'send unprotect', 'destroy-vm']);
   assert.not(effects.some((word) => word.startsWith('persist')));
   assert.equal(bench.hear({ type: 'unprotected' }), ['persist primary 0 true']);

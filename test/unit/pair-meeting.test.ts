@@ -78,8 +78,8 @@ test('a fenced primary is not moved by refusals, lost sessions or unreached peer
 test('an operator can end the fencing, in a generation of its own', () => {
   const bench = fenced();
   assert.equal(bench.on({ type: 'command', command: 'start-alone' }), [
-    'persist primary 5 true', 'discard', 'start-vm', 'gate pass', 'announce', 'timer retry 1000', 'send greeting', 'hang-up',
-  ]);
+    'discard', 'start-vm', 'gate pass', 'announce', 'timer retry 1000', 'send greeting', 'hang-up', 'persist primary 5 true',
+  ], 'whether it can be remembered or not');
   assert.is(bench.state.phase, 'active-alone');
   const other = primaryAt('protected');
   assert.equal(other.on({ type: 'command', command: 'start-alone' }), [], 'nothing to decide');
@@ -146,10 +146,14 @@ test('a secondary never dials', () => {
   assert.equal(bench.on({ type: 'timer', name: 'retry' }), []);
 });
 
-test('two primaries of one generation are a mistake that is named', () => {
+test('two primaries of one generation are a mistake that is named, and looked at again until it is mended', () => {
   const bench = primaryAt('alone');
-  assert.equal(bench.hear(hello({ role: 'primary', active: true })), ['hang-up']);
+  bench.on({ type: 'peer-up' });
+  assert.equal(bench.hear(hello({ role: 'primary', active: true })), ['hang-up', 'timer retry 1000']);
   assert.equal(bench.notes, ['TWO_PRIMARIES']);
+  assert.equal(bench.on({ type: 'timer', name: 'retry' }), ['dial']);
+  bench.on({ type: 'peer-up' });
+  assert.ok(bench.hear(hello()).includes('send offer'));
 });
 
 test('of two active hosts the lower generation gives way, the higher one waits for it', () => {

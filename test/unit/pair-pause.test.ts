@@ -73,4 +73,28 @@ test('a host that has stepped down, and takes over later, is not paused any more
   assert.not.ok(bench.state.paused);
 });
 
+test('a host that can hold no output ends the protection, and begins none', () => {
+  const bench = primaryAt('protected');
+  assert.ok(bench.on({ type: 'hold-lost' }).includes('drop-secondary'));
+  bench.on({ type: 'secondary-dropped' });
+  bench.hear({ type: 'unprotected' });
+  assert.match(bench.state.reason, 'hold');
+  bench.on({ type: 'peer-up' });
+  assert.equal(bench.hear(hello()), []);
+  assert.equal(bench.on(reprotect), []);
+  assert.ok(bench.state.paused);
+});
+
+test('nor does it after a takeover, if that was known before', () => {
+  const bench = secondaryAt('protected');
+  assert.equal(bench.on({ type: 'hold-lost' }), [], 'a secondary holds nothing');
+  bench.sleep(400).on({ type: 'peer-lost', reason: 'silence' });
+  bench.on({ type: 'took-over' });
+  bench.on({ type: 'peer-up' });
+  assert.equal(bench.hear(hello({ generation: 4 })), [], 'protected, its VM would be mute');
+  assert.is(bench.state.phase, 'active-alone');
+  assert.ok(bench.state.paused);
+  assert.equal(bench.notes, ['PAUSED']);
+});
+
 test.run();

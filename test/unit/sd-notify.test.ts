@@ -73,7 +73,7 @@ test('no manager, or one that watches somebody else: nothing is sent, nothing fa
 test('the unit names this installation, also where its path has blanks', () => {
   const unit = systemdUnit('/opt/my node/50%/node', '/usr/lib/colopp/main.js');
   assert.match(unit, /^ExecStart="\/opt\/my node\/50%%\/node" \/usr\/lib\/colopp\/main\.js agent --config \/etc\/colopp\/%i\.yaml$/m);
-  for (const line of ['Type=notify', 'WatchdogSec=5', 'KillMode=process', 'RestartPreventExitStatus=2']) assert.match(unit, `\n${line}\n`);
+  for (const line of ['Type=notify', 'WatchdogSec=5', 'KillMode=process', 'RestartPreventExitStatus=2', 'StartLimitIntervalSec=0']) assert.match(unit, `\n${line}\n`);
 });
 
 test.run();

@@ -308,6 +308,19 @@ test('a caller that never brings its heartbeat blocks nobody for long', async ()
   await until('the real one is up', () => half.ups === 1);
 });
 
+test('a caller that goes before it has brought its heartbeat blocks nobody', async () => {
+  const half = await alone();
+  const { socket } = await PeerClient.connect(callerOf(half, 'control', 'hasty'));
+  socket.destroy();
+  await until('it is lost', () => half.lost.length === 1);
+  half.session.dial();
+  await until('the next dial is made', () => half.unreached.length === 1);
+  const control = await PeerClient.connect(callerOf(half, 'control', 'alpha'));
+  const heartbeat = await PeerClient.connect(callerOf(half, 'heartbeat', 'alpha'));
+  endings.push(() => control.socket.destroy(), () => heartbeat.socket.destroy());
+  await until('the real one is up', () => half.ups === 1);
+});
+
 test('a heartbeat or checkpoint connection that belongs to no session is refused', async () => {
   const half = await alone();
   for (const kind of ['heartbeat', 'checkpoint'] as const) {

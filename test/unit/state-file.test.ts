@@ -1,10 +1,12 @@
 /** What an agent remembers: whole or not at all. */
 
+import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { writeDurably } from '../../src/agent/durable-file.js';
 import { StateFile } from '../../src/agent/state-file.js';
 
 let folder: string;
@@ -79,7 +81,22 @@ test('a full disk is an error, not a loss', () => {
   symlinkSync('/dev/full', `${file.path}.new`);
   assert.throws(() => file.write({ ...remembered, generation: 9 }), /ENOSPC|EINVAL|ELOOP/);
   assert.is(JSON.parse(readFileSync(file.path, 'utf8')).generation, 3);
+  assert.equal(readdirSync(folder), ['pair.json'], 'what there is no room for takes none');
   chmodSync(folder, 0o700);
+});
+
+test('a disk that takes only a part takes nothing', () => {
+  const path = join(folder, 'file');
+  writeDurably(path, 'old');
+  // The longest file that may be written is shorter than the text, and longer than nothing.
+  const script = `
+    import { writeDurably } from ${JSON.stringify(new URL('../../src/agent/durable-file.js', import.meta.url).href)};
+    writeDurably(${JSON.stringify(path)}, 'x'.repeat(100_000));`;
+  const { status, stderr } = spawnSync('sh', ['-c', 'ulimit -f 8 && exec "$0" --input-type=module -e "$1"', process.execPath, script], { encoding: 'utf8' });
+  assert.is(statSync(path).size, 'old'.length);
+  assert.is(status, 1);
+  assert.match(stderr, /EFBIG/);
+  assert.equal(readdirSync(folder), ['file']);
 });
 
 test.run();

@@ -4,7 +4,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { seededRandom } from '../../src/drill/random.js';
 import {
-  decide, dwellMs, firstBackoffMs, initialPolicy, longestBackoffMs, trialMs,
+  decide, dwellMs, encouraged, firstBackoffMs, initialPolicy, longestBackoffMs, trialMs,
   type PolicyConfig, type PolicyInput, type PolicyState, type VcpuDecision, type VcpuDemand,
 } from '../../src/protocol/vcpu-policy.js';
 import type { VcpuWindow } from '../../src/protocol/vcpu-trace.js';
@@ -150,6 +150,18 @@ test('one that stops matching is paused, and one that matches again begins with 
   assert.is(bench.state.backoffMs, 2 * firstBackoffMs);
   bench.run(writes, 20_000);
   assert.is(bench.state.k, 1);
+  assert.is(bench.state.backoffMs, firstBackoffMs);
+});
+
+test('a primary that begins to compare is not told to wait for what failed before', () => {
+  const bench = new Bench();
+  const useless: Load = { ...writes, matchedPerSecond: 0 };
+  bench.run(useless, 3 * longestBackoffMs);
+  bench.run({ ...useless, comparing: false }, 2 * dwellMs);
+  assert.is(bench.state.k, 0);
+  bench.state = encouraged(bench.state);
+  bench.run(writes, 2 * dwellMs);
+  assert.ok(bench.state.k > 0);
   assert.is(bench.state.backoffMs, firstBackoffMs);
 });
 

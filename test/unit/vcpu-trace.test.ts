@@ -40,6 +40,14 @@ test('another thread begins anew; another process says nothing of the others; no
   assert.equal(others, { run: 0, wait: 0 });
 });
 
+test('a wait that was taken for sleep until it ended does not make a window longer than it is', () => {
+  const before = reading(1e9, [totals(0, { sleepNs: 100e6 })]);
+  // It had waited since shortly before that reading.
+  const after = reading(1.1e9, [totals(0, { sleepNs: 10e6, waitNs: 150e6, runNs: 40e6 })]);
+  const [vcpu] = windowBetween(before, after).vcpus;
+  assert.equal([vcpu!.run, vcpu!.wait, vcpu!.sleep], [0.4, 0.6, 0]);
+});
+
 test('quantiles of a histogram are upper bounds', () => {
   assert.is(spanQuantileUs([0, 0], 0.5), null);
   assert.is(spanQuantileUs([9, 1], 0.5), 2);

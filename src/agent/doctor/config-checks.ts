@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ip, linkExists } from '../../dataplane/ip.js';
 import { PeerError } from '../../peer/index.js';
 import { greetAsClient } from '../../peer/handshake.js';
-import { describeVm, type AgentConfig } from '../config.js';
+import { activeVcpusOf, describeVm, replicatesInputs, secondaryMayRun, type AgentConfig } from '../config.js';
 import { fail, ok, skip, warn, type Check, type Verdict } from './finding.js';
 
 const connectMs = 2000;
@@ -21,6 +21,7 @@ const answerMs = 500;
 const tunnelOverheadBytes = 70;
 const guestMtuBytes = 1500;
 const leastSecretBytes = 16;
+const autogroupSwitch = '/proc/sys/kernel/sched_autogroup_enabled';
 
 export function configChecks(config: AgentConfig): Check[] {
   return [
@@ -35,6 +36,7 @@ export function configChecks(config: AgentConfig): Check[] {
       : fail(`peer.listen names ${config.peer.listen.host}, which is no address of this host`, 'Name this host\'s own address on the replication network, or give it to an interface.')],
     ['peer', () => peer(config)],
     ['MTU', () => mtu(config)],
+    ...mayPark(config) ? [['parking', () => parking()] as const] : [],
     ...config.witness ? [['witness', () => witness(config.witness!.address)] as const] : [],
   ];
 }
@@ -106,6 +108,19 @@ async function peer(config: AgentConfig): Promise<Verdict> {
   }
 }
 
+/** Whether this host, as the secondary, may have some vCPUs run and others parked. */
+function mayPark(config: AgentConfig): boolean {
+  const active = activeVcpusOf(config);
+  return secondaryMayRun(config) && config.vm.vcpus > 1 && (active === 'auto' || active < config.vm.vcpus);
+}
+
+/** A parked vCPU gives way to others of its own group only, and an autogroup has no more than QEMU in it. */
+export async function parking(path = autogroupSwitch): Promise<Verdict> {
+  const text = await readFile(path, 'utf8').catch(() => '0'); // a kernel without autogroups has no such file
+  return text.trim() === '0' ? ok('parked vCPUs give way to all other processes')
+    : warn('the kernel schedules by autogroups: parked vCPUs do not give way to processes of other sessions', 'Switch them off before the VM is started: sysctl kernel.sched_autogroup_enabled=0 (and in /etc/sysctl.d, to keep it).');
+}
+
 /** Only whether it is there: what it has granted is nobody's business but the pair's. */
 async function witness({ host, port }: { host: string; port: number }): Promise<Verdict> {
   const socket = createConnection({ host, port });
@@ -140,7 +155,7 @@ async function mtu(config: AgentConfig): Promise<Verdict> {
   if (arrives === 'too long') return fail(`the MTU of ${device} is ${mtuBytes}, but not all the way to ${host}`, `Set the same MTU on everything in between, or a smaller one here: ip link set ${device} mtu 1500`);
   const told = arrives === 'yes' ? `a packet of that size arrived at ${host}` : `${host} does not say whether a packet of that size arrives`;
   const wantedBytes = guestMtuBytes + tunnelOverheadBytes;
-  if (mtuBytes < wantedBytes && config.services.length > 0) {
+  if (mtuBytes < wantedBytes && replicatesInputs(config)) {
     return warn(`${path}; ${told}. Mirrored input of full size is split in two`, `Set it to ${wantedBytes} or more on both hosts and in between: ip link set ${device} mtu ${wantedBytes}`);
   }
   return arrives === 'yes' ? ok(`${path}; ${told}`) : skip(`${path}; ${told}`, 'Try it by hand: ping -M do -s 1472 (a firewall may drop what is asked here).');

@@ -19,10 +19,19 @@ export interface ExamineOptions {
 
 /** Makes all checks, one after the other, and tells each finding at once: some take seconds. Leaves nothing behind. */
 export async function* examine({ qemuPath, config, signal }: ExamineOptions = {}): AsyncGenerator<Finding> {
-  yield* run(hostChecks, signal);
+  yield* run([...hostChecks, ...await bpfChecks()], signal);
   yield* examineQemu(qemuPath ?? config?.vm.qemu, signal);
   yield* run(config ? configChecks(config) : [['peer', async () => skip('not checked', 'Name the agent\'s configuration to have its VM, network and peer checked: --config FILE')]], signal);
-  yield* run([['leftovers', () => leftovers(config?.runDir)]], signal);
+  yield* run([['leftovers', () => leftovers(config)]], signal);
+}
+
+/** Loaded only here: what this fails at is a finding like others. */
+async function bpfChecks(): Promise<readonly Check[]> {
+  try {
+    return (await import('./bpf-checks.js')).bpfChecks;
+  } catch (error) {
+    return [['libbpf', async () => fail(`the native part of colopp cannot be loaded: ${(error as Error).message.split('\n')[0]}`, 'Install what it needs, and build it: npm run setup')]];
+  }
 }
 
 async function* run(checks: readonly Check[], signal: AbortSignal | undefined): AsyncGenerator<Finding> {

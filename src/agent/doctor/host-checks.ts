@@ -5,10 +5,7 @@ import { constants } from 'node:fs';
 import { access, readFile } from 'node:fs/promises';
 import { arch, release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { libbpfVersion, probe } from 'libbpf-napi';
-import { probeGate } from '../../dataplane/gate.js';
 import { createTunnel, removeTunnel } from '../../dataplane/tunnel.js';
-import { VcpuTracer } from '../../dataplane/vcpu-tracer.js';
 import { fail, ok, warn, type Check, type Verdict } from './finding.js';
 
 /** By number, see capabilities(7). What root has everywhere but in some containers. */
@@ -30,7 +27,6 @@ export const hostChecks: readonly Check[] = [
   ['BTF', async () => await can('/sys/kernel/btf/vmlinux', constants.R_OK)
     ? ok('the kernel has type information')
     : fail('/sys/kernel/btf/vmlinux is missing', 'Use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian\'s are.')],
-  ['libbpf', async () => ok(libbpfVersion)],
   ['tun', async () => await can('/dev/net/tun', constants.R_OK | constants.W_OK)
     ? ok('/dev/net/tun is there')
     : fail('/dev/net/tun is missing, or closed to us', 'Load it: modprobe tun; in a container, pass the device in.')],
@@ -39,23 +35,7 @@ export const hostChecks: readonly Check[] = [
       ? fail('the ip command cannot be run', 'Install it: apt-get install iproute2')
       : ok(stdout.trim())));
   })],
-  ['gate', async () => {
-    try {
-      await probeGate();
-      return ok(`the gate's BPF programs load and attach to a tap (${probe.tcx() === 'no' ? 'clsact: this kernel has no tcx' : 'tcx'})`);
-    } catch (error) {
-      return fail((error as Error).message, 'The kernel must be 6.6 or newer (tcx), or 6.1 or newer with the modules sch_ingress and cls_bpf; run as root.');
-    }
-  }],
   ['tunnel', tunnel],
-  ['tracing', async () => {
-    try {
-      VcpuTracer.open(1).close();
-      return ok('the scheduling of vCPUs can be traced');
-    } catch (error) {
-      return warn((error as Error).message, 'Without it the active vCPUs of a secondary are not chosen by what they do. Use a kernel with BTF and tracing programs, as Debian\'s are; run as root.');
-    }
-  }],
   ['clocks', clocks],
 ];
 
@@ -74,8 +54,8 @@ async function tunnel(): Promise<Verdict> {
     return ok('vxlan devices can be made: inputs of declared services can be mirrored');
   } catch (error) {
     const { message } = error as Error;
-    // The kernel allows one such device for a port: an agent has it.
-    if (/exists/i.test(message)) return ok('an agent on this host uses the tunnel already');
+    // The kernel allows one such device for a port. Whether its agent is gone, the leftovers tell.
+    if (/exists/i.test(message)) return ok('vxlan devices can be made: an agent has made the tunnel already');
     return warn(message, 'Without vxlan no service can be declared. Load it: modprobe vxlan');
   } finally {
     await removeTunnel(name);
