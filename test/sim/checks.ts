@@ -1,7 +1,7 @@
 /** What must hold in every run, noted as soon as it does not. */
 
 import type { Client, Operation } from './client.js';
-import { contradiction } from './history.js';
+import { judgeHistory } from './history.js';
 import { hostNames, type HostName } from './network.js';
 import type { Host } from './host.js';
 import { second, type World } from './world.js';
@@ -14,6 +14,9 @@ export class Checks {
   /** Every copy of the VM was lost, or the only one while it was unprotected. */
   vmLost: string | undefined;
   readonly history: Operation[] = [];
+  /** See `Judgement`: 0 of a run in which clients may see two worlds. */
+  registers = 0;
+  unjudged = 0;
   readonly #world: World;
   readonly #hasWitness: boolean;
   /** QEMUs that have spoken, in the order of their first words. */
@@ -79,8 +82,10 @@ export class Checks {
 
   checkHistory(): void {
     if (!this.consistent) return;
-    const found = contradiction(this.history);
-    if (found !== undefined) this.fail(found);
+    const { contradiction, registers, unjudged } = judgeHistory(this.history);
+    this.registers = registers;
+    this.unjudged = unjudged;
+    if (contradiction !== undefined) this.fail(contradiction);
   }
 
   /** All faults are over and mended, for a while: one VM speaks, the other host protects it. */

@@ -29,6 +29,11 @@ export interface Habits {
   aborts: number;
   /** Registers of each service. */
   keys: number;
+  /**
+   * Writes take the guest up to so long. Then all replies are of one length: a takeover may carry out such a write
+   * before reads that were answered before it, and that puts clients out of step (the README says so).
+   */
+  slowestMs?: number;
 }
 
 export interface ClientEvents {
@@ -41,6 +46,9 @@ export interface ClientEvents {
 }
 
 const firstRetryUs = 200 * ms;
+/** Some connections outlive all the others. */
+const longShare = 0.02;
+const longRequests = 3000;
 
 export class Client {
   readonly id: number;
@@ -161,7 +169,7 @@ export class Client {
     this.#next = this.#una + 1;
     this.#unacked = [];
     this.#finSent = false;
-    this.#requestsLeft = random.int(1, this.habits.requests);
+    this.#requestsLeft = random.int(1, random.chance(longShare) ? longRequests : this.habits.requests);
     this.#aborting = random.chance(this.habits.aborts);
     this.#transmit(firstRetryUs);
   }
@@ -193,8 +201,14 @@ export class Client {
         const write = random.chance(this.habits.writes);
         const id = this.#events.nextId();
         const op = !write ? 'read' as const : random.chance(0.5) ? 'raise' as const : 'write' as const;
-        const request: Request = { id, key: keyOf(this.conn, random.int(1, this.habits.keys)), op, value: op === 'write' ? 1000 * id : 0, units: write ? random.int(1, 3) : 1 };
-        const operation: Operation = { ...request, client: this.id, calledUs: nowUs, answeredUs: Infinity, result: undefined };
+        const key = keyOf(this.conn, random.int(1, this.habits.keys));
+        const value = op === 'write' ? 1000 * id : 0;
+        const { slowestMs } = this.habits;
+        const slowUs = write && slowestMs !== undefined ? random.int(1, slowestMs) * ms : 0;
+        const mostUnits = slowestMs === undefined ? 3 : 1;
+        const request: Request = { id, key, op, value, slowUs, mostUnits, units: write ? random.int(1, 3) : 1 };
+        // Written out: spreading takes a tenth of all the time.
+        const operation: Operation = { id, key, op, value, slowUs, mostUnits, units: request.units, client: this.id, calledUs: nowUs, answeredUs: Infinity, result: undefined };
         this.#waiting.push({ operation, seen: undefined });
         this.#events.onCall(operation);
         for (let part = 0; part < request.units; part++) units.push({ request, part, parts: request.units, value: 0 });

@@ -8,7 +8,7 @@ export type Place = 'agent' | 'qemu' | 'host';
 
 /** Whole milliseconds, or a place in the code where it happens. */
 export interface Fault {
-  what: 'kill' | 'freeze' | 'reset' | 'cut' | 'partition' | 'slow' | 'step-clock' | 'command' | 'clients-apart';
+  what: 'kill' | 'freeze' | 'reset' | 'cut' | 'partition' | 'slow' | 'step-clock' | 'command' | 'clients-apart' | 'full-disk';
   host: HostName;
   place: Place;
   atMs: number;
@@ -21,8 +21,8 @@ export interface Fault {
   backAfterMs: number;
 }
 
-export type Scenario = 'kill' | 'takeovers' | 'freeze' | 'connection' | 'partition' | 'clock' | 'meeting' | 'mixed';
-export const scenarios: readonly Scenario[] = ['kill', 'takeovers', 'freeze', 'connection', 'partition', 'clock', 'meeting', 'mixed'];
+export type Scenario = 'kill' | 'takeovers' | 'freeze' | 'connection' | 'partition' | 'clock' | 'meeting' | 'mixed' | 'disk';
+export const scenarios: readonly Scenario[] = ['kill', 'takeovers', 'freeze', 'connection', 'partition', 'clock', 'meeting', 'mixed', 'disk'];
 
 /** A host that stands still for longer may be taken for dead. */
 const longestUnnoticedMs = 500;
@@ -54,6 +54,12 @@ export function planFaults({ random }: World, scenario: Scenario): Fault[] {
     }
     case 'meeting': // while the two begin
       return some(2, ['kill', 'kill', 'freeze', 'reset', 'cut', 'command'], () => ({ atMs: random.int(0, 100), trigger: random.pick(['before-effect', 'after-effect'] as const) }));
+    case 'disk': { // one host cannot remember what it becomes; its agent dies once it could have
+      const [host, other] = random.chance(0.7) ? ['b', 'a'] as const : ['a', 'b'] as const;
+      const full = plan('full-disk', { host, atMs: random.int(800, 2000), trigger: 'time', forMs: random.int(200, 2000) });
+      const lost = plan('kill', { host: other, atMs: full.atMs + random.int(0, full.forMs), trigger: 'time' });
+      return [full, lost, plan('kill', { host, place: 'agent', atMs: full.atMs + full.forMs + random.int(500, 1500), trigger: 'time', backAfterMs: random.int(1, 300) })];
+    }
     case 'mixed':
       return some(4, ['kill', 'kill', 'freeze', 'freeze', 'reset', 'cut', 'slow', 'step-clock', 'command'],
         () => random.chance(0.15) ? { atMs: random.int(0, 1000) } : {});
@@ -149,6 +155,10 @@ function strike({ world, network, hosts, unreached, onVmLoss, onAgentLoss }: Vic
       if (world.random.chance(0.7)) host.agent?.process.freeze(world.random.int(5, 150) * ms);
       return;
     }
+    case 'full-disk':
+      world.log(host.name, () => 'has a full disk');
+      host.diskFullUntilUs = world.nowUs + forMs * ms;
+      return;
     case 'command': return hosts[fault.host].agent?.command(world.random.pick(['failover', 'failover', 'checkpoint']));
   }
 }

@@ -129,8 +129,17 @@ export class Gate {
   }
 
   readInputs(diverted: number): number {
-    const read = this.#tap.read - this.#readBefore - this.#unnumbered + diverted;
+    const read = this.#read(diverted);
+    if (read > this.#inputIseq) this.#readBefore += read - this.#inputIseq;
     return Math.max(0, Math.min(read, this.#inputIseq));
+  }
+
+  vmBegins(diverted: number): void {
+    this.#readBefore += this.#read(diverted) - this.#inputIseq;
+  }
+
+  #read(diverted: number): number {
+    return this.#tap.read - this.#readBefore - this.#unnumbered + diverted;
   }
 
   // ---- output --------------------------------------------------------------

@@ -22,6 +22,8 @@ interface Conn {
   unacked: Unit[];
   /** Requests that are complete. */
   requests: Request[];
+  /** When the first of them is carried out, if that takes long, by the guest's clock. */
+  dueUs: number | undefined;
   clientFin: boolean;
   finSent: boolean;
   /** An acknowledgement is due, unless something else carries it. */
@@ -36,8 +38,12 @@ export class Guest {
   readonly #registers = new Map<string, number>();
   /** Of each client, by number, the newest that was carried out. */
   readonly #lastWrites = new Map<number, number>();
-  /** Connections with requests, in the order of their arrival. */
+  /** Connections, once for each request of theirs. */
   readonly #ready: number[] = [];
+  /** Likewise, but not before then. */
+  #slow: { conn: number; dueUs: number }[] = [];
+  /** For how long it has run when it was last stopped: its own clock, which stands still then. */
+  ranUs = 0;
 
   clone(): Guest {
     const copy = new Guest();
@@ -45,11 +51,19 @@ export class Guest {
     for (const [key, value] of this.#registers) copy.#registers.set(key, value);
     for (const [client, write] of this.#lastWrites) copy.#lastWrites.set(client, write);
     copy.#ready.push(...this.#ready);
+    copy.#slow = this.#slow.slice();
+    copy.ranUs = this.ranUs;
     return copy;
   }
 
-  get hasWork(): boolean {
-    return this.#ready.length > 0;
+  /** @param nowUs by its clock @returns when there is work to do; undefined: there is none */
+  workUs(nowUs: number): number | undefined {
+    if (this.#slow.length > 0) {
+      for (const { conn, dueUs } of this.#slow) if (dueUs <= nowUs) this.#ready.push(conn);
+      this.#slow = this.#slow.filter(({ dueUs }) => dueUs > nowUs);
+    }
+    if (this.#ready.length > 0) return nowUs;
+    return this.#slow.length > 0 ? Math.min(...this.#slow.map(({ dueUs }) => dueUs)) : undefined;
   }
 
   /** Something was sent that is not acknowledged. */
@@ -105,11 +119,19 @@ export class Guest {
     if (conn.ackDue && random.chance(0.6)) acknowledge();
   }
 
-  /** One request is carried out and answered. */
-  work(send: (s: Segment) => void): void {
-    const conn = this.#conns.get(this.#ready.shift()!);
-    const request = conn?.requests.shift();
+  /** One request is carried out and answered, or begun if it is slow: of one connection in order, but of any. */
+  work(random: Random, nowUs: number, send: (s: Segment) => void): void {
+    const [id] = this.#ready.splice(random.int(0, this.#ready.length - 1), 1);
+    const conn = this.#conns.get(id!);
+    const request = conn?.requests[0];
     if (!conn || !request) return; // its connection is gone
+    if (request.slowUs > 0) conn.dueUs ??= nowUs + request.slowUs;
+    if (conn.dueUs !== undefined && conn.dueUs > nowUs) {
+      this.#slow.push({ conn: conn.id, dueUs: conn.dueUs });
+      return;
+    }
+    conn.dueUs = undefined;
+    conn.requests.shift();
     const value = this.#apply(request);
     if (request.op !== 'read') this.#lastWrites.set(clientOf(conn.id), request.id);
     const parts = replyUnits(request, value);
@@ -139,7 +161,7 @@ export class Guest {
   #accept(s: Segment, random: Random, send: (s: Segment) => void): void {
     const first = random.int(1, 1_000_000);
     this.#conns.set(s.conn, {
-      id: s.conn, open: false, una: first, next: first + 1, expected: s.seq + 1, unacked: [], requests: [],
+      id: s.conn, open: false, una: first, next: first + 1, expected: s.seq + 1, unacked: [], requests: [], dueUs: undefined,
       clientFin: false, finSent: false, ackDue: false,
     });
     send(segment(s.conn, true, first, s.seq + 1, { syn: true }));

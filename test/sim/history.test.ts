@@ -3,16 +3,16 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Operation } from './client.js';
-import { contradiction } from './history.js';
+import { judgeHistory } from './history.js';
 
 let ids = 0;
 
 function operation(op: Operation['op'], result: number | undefined, calledUs: number, answeredUs: number, key = 'a'): Operation {
-  return { id: ++ids, client: 0, op, key, value: op === 'write' ? result ?? 7 : 0, units: 1, calledUs, answeredUs, result };
+  return { id: ++ids, client: 0, op, key, value: op === 'write' ? result ?? 7 : 0, units: 1, slowUs: 0, mostUnits: 3, calledUs, answeredUs, result };
 }
 
-const accepted = (...history: Operation[]): void => assert.is(contradiction(history), undefined);
-const refused = (...history: Operation[]): void => assert.match(String(contradiction(history)), /can only be/);
+const accepted = (...history: Operation[]): void => assert.equal({ ...judgeHistory(history), registers: 0 }, { contradiction: undefined, registers: 0, unjudged: 0 });
+const refused = (...history: Operation[]): void => assert.match(String(judgeHistory(history).contradiction), /can only be/);
 
 test('what one server says one after the other is accepted', () => {
   accepted();
@@ -43,10 +43,22 @@ test('forgetting, inventing and repeating is found', () => {
 });
 
 test('many overlapping operations are judged in no time', () => {
-  const history = Array.from({ length: 12 }, (_, i) => operation('write', 1000 + i, 0, 1000));
+  const writes = (length: number): Operation[] => Array.from({ length }, (_, i) => operation('write', 1000 + i, 0, 1000));
   const startMs = performance.now();
-  accepted(...history, operation('read', 1003, 500, 1001));
+  accepted(...writes(8), operation('read', 1003, 500, 1001));
+  refused(...writes(8), operation('read', 1008, 500, 1001));
+  assert.is(judgeHistory([...writes(20), operation('read', 1003, 500, 1001)]).unjudged, 1);
   assert.ok(performance.now() - startMs < 5000);
+});
+
+test('a register of which too much is open at once is not judged, and counted; the others are', () => {
+  const tooMany = Array.from({ length: 31 }, (_, i) => operation('write', undefined, i, Infinity));
+  const wrong = operation('read', 1, 50, 60);
+  assert.equal(judgeHistory([...tooMany, wrong]), { contradiction: undefined, registers: 1, unjudged: 1 });
+  refused(...tooMany.slice(0, 5), wrong);
+  const { contradiction, registers, unjudged } = judgeHistory([...tooMany, wrong, operation('read', 1, 50, 60, 'b')]);
+  assert.match(String(contradiction), /b can only be/);
+  assert.equal([registers, unjudged], [2, 1]);
 });
 
 test.run();

@@ -14,9 +14,17 @@ import type { Operation } from './client.js';
 /** With more open operations, or configurations, than these a register is not judged. */
 const mostOpen = 30;
 const mostConfigurations = 5000;
+const tooMuch = Symbol('too much is open at once');
 
-/** @returns the first contradiction, in words */
-export function contradiction(history: readonly Operation[]): string | undefined {
+export interface Judgement {
+  /** The first one found, in words. */
+  contradiction: string | undefined;
+  /** Registers that were used, and of them those that were not judged to the end, as too much was open at once. */
+  registers: number;
+  unjudged: number;
+}
+
+export function judgeHistory(history: readonly Operation[]): Judgement {
   const registers = new Map<string, Operation[]>();
   for (const operation of history) {
     // A read that was never answered has told nothing to anybody.
@@ -25,11 +33,12 @@ export function contradiction(history: readonly Operation[]): string | undefined
     if (operations) operations.push(operation);
     else registers.set(operation.key, [operation]);
   }
-  for (const operations of registers.values()) {
-    const found = judge(operations);
-    if (found !== undefined) return found;
-  }
-  return undefined;
+  const found = [...registers.values()].map(judge);
+  return {
+    contradiction: found.find((one) => typeof one === 'string'),
+    registers: found.length,
+    unjudged: found.filter((one) => one === tooMuch).length,
+  };
 }
 
 interface Configuration {
@@ -40,7 +49,8 @@ interface Configuration {
 
 interface Moment { atUs: number; answer: boolean; operation: Operation }
 
-function judge(operations: readonly Operation[]): string | undefined {
+/** @returns a contradiction, in words */
+function judge(operations: readonly Operation[]): string | typeof tooMuch | undefined {
   const moments: Moment[] = operations.map((operation) => ({ atUs: operation.calledUs, answer: false, operation }));
   for (const operation of operations) {
     if (operation.answeredUs !== Infinity) moments.push({ atUs: operation.answeredUs, answer: true, operation });
@@ -53,13 +63,13 @@ function judge(operations: readonly Operation[]): string | undefined {
     if (!answer) {
       let bit = open.indexOf(undefined);
       if (bit < 0) bit = open.length;
-      if (bit >= mostOpen) return undefined;
+      if (bit >= mostOpen) return tooMuch;
       open[bit] = operation;
       continue;
     }
     const bit = open.indexOf(operation);
     const next = takeEffect(configurations, open, bit);
-    if (next === undefined) return undefined;
+    if (next === undefined) return tooMuch;
     if (next.length === 0) {
       const { op, key, client, id, result } = operation;
       const values = [...new Set(configurations.map(({ value }) => value))].sort((a, b) => a - b);

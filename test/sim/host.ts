@@ -3,7 +3,7 @@
  * state machine decides is carried out on the simulated gate, QEMU and network.
  */
 
-import { isLogMessage, isVcpuMessage, type PeerMessage } from '../../src/protocol/messages.js';
+import { isLogMessage, isLogMessageTo, isVcpuMessage, type PeerMessage } from '../../src/protocol/messages.js';
 import { initialState, isProtected, step, type Effect, type PairConfig, type PairEvent, type PairState, type Role, type TimerName } from '../../src/protocol/pair.js';
 import { Gate, type GateRules } from './gate.js';
 import { Guest } from './guest.js';
@@ -13,7 +13,7 @@ import type { Segment } from './packet.js';
 import { Process } from './process.js';
 import { Session, type SessionRules } from './session.js';
 import { Shadow, type ShadowRules } from './shadow.js';
-import { Qemu, Tap, type QemuEvent, type Relay } from './vm.js';
+import { Qemu, Tap, type QemuEvent, type Stream } from './vm.js';
 import { cancel, ms, type Task, type World } from './world.js';
 
 /** The protocol's own step, or one that was broken on purpose, and so with all the other rules. */
@@ -26,8 +26,11 @@ export interface HostEvents {
   ask: (term: number, answer: (granted: boolean, holder: string) => void) => void;
   /** A packet of the VM, said by this QEMU, on its way to clients. */
   deliver: (s: Segment, speaker: string) => void;
-  /** What this host knows of connections that a takeover has translated is about to be lost, or of no more use. */
-  onForget: (conns: readonly number[]) => void;
+  /**
+   * An agent has died, and with it what it had to translate in these connections, and what it had still
+   * to give to the VM, if there was something.
+   */
+  onForget: (conns: readonly number[], logged: boolean) => void;
   /** A VM is started from nothing. */
   onColdBoot: (host: Host, qemu: Qemu) => void;
 }
@@ -50,6 +53,8 @@ export class Host {
   agent: Agent | undefined;
   powered = true;
   remembered: Remembered | undefined;
+  /** Until then its disk takes nothing. */
+  diskFullUntilUs = 0;
   /** Wall clock minus monotonic clock. */
   wallOffsetUs: number;
   /** Agents, VMs and effects so far: names, and places for faults. */
@@ -148,10 +153,11 @@ export class Agent {
   readonly #timers = new Map<TimerName, Task>();
   readonly #pending: PairEvent[] = [];
   #dispatching = false;
-  #vmEpoch = 0;
+  /** The newest copy of the VM. */
+  #copying = { wanted: false };
   /** Whose events are news. */
   #watched: Qemu | undefined;
-  #relay: { end: End; port: Relay } | undefined;
+  #stream: Stream | undefined;
   /** Starts and ends of QEMU, one after the other: when the last one is over. */
   #busyUntilUs = 0;
 
@@ -160,11 +166,11 @@ export class Agent {
     this.#host = host;
     this.process = new Process(world, `${host.name}${++host.agents}`);
     this.state = initialState(role);
-    host.events.onForget(host.shadow.translated);
+    const adopted = host.qemu;
+    if (adopted) host.events.onForget(host.shadow.unsettled, host.shadow.mode === 'replay');
     host.gate.open(this.process);
     this.inputs = new InputReplication(host, this.process, (message) => this.#session.send(message));
     host.gate.onNotice = (notice, oldestNs) => this.#input(notice === 'held' ? { type: 'held', oldestNs } : { type: 'hold-limit' });
-    const adopted = host.qemu;
     if (adopted) this.#watch(adopted);
     this.#session = new Session(world, host.network, host.name, this.process, host.rules, {
       onUp: () => this.dispatch({ type: 'peer-up' }),
@@ -175,7 +181,7 @@ export class Agent {
       onCheckpoint: (end) => {
         const qemu = host.qemu;
         if (!qemu) return end.close();
-        qemu.incoming(this.#useRelay(end, qemu));
+        qemu.incoming(this.#useStream(end, qemu));
       },
     });
     const remembered = host.remembered;
@@ -195,8 +201,8 @@ export class Agent {
 
   #onMessage(message: PeerMessage): void {
     if (isVcpuMessage(message)) return; // a simulated VM has no vCPUs
-    if (isLogMessage(message)) this.inputs.onMessage(message);
-    else this.dispatch({ type: 'message', message });
+    if (!isLogMessage(message)) return this.dispatch({ type: 'message', message });
+    if (isLogMessageTo(this.state.role, message)) this.inputs.onMessage(message);
   }
 
   /** An event from another thread or process. */
@@ -228,6 +234,10 @@ export class Agent {
       const count = ++this.#host.effects;
       this.#host.onEffect(count, 'before');
       if (!this.process.alive) return;
+      if (effect.type === 'persist' && world.nowUs < this.#host.diskFullUntilUs) {
+        this.#pending.push({ type: 'failed', what: 'persist', reason: 'ENOSPC' });
+        return;
+      }
       this.#execute(effect);
       this.#host.onEffect(count, 'after');
       if (!this.process.alive) return;
@@ -249,6 +259,7 @@ export class Agent {
         return this.#inTurn(20 * ms, 100 * ms, () => {
           const running = this.#host.qemu;
           if (running) return running.dropSecondary(() => {});
+          this.inputs.vmBegins();
           const qemu = this.#host.launch(new Guest());
           this.#host.events.onColdBoot(this.#host, qemu);
           this.#watch(qemu);
@@ -256,12 +267,13 @@ export class Agent {
       case 'start-incoming-vm':
         this.inputs.expectCopy();
         return this.#inTurn(20 * ms, 100 * ms, () => {
+          this.inputs.vmBegins();
           this.#watch(this.#host.launch(undefined));
           this.dispatch({ type: 'vm-listening' });
         });
       case 'destroy-vm':
-        this.#vmEpoch++;
-        this.#closeRelay();
+        this.#copying.wanted = false;
+        this.#closeStream();
         return this.#inTurn(1 * ms, 10 * ms, () => {
           const doomed = this.#host.qemu;
           this.#watched = undefined;
@@ -269,21 +281,21 @@ export class Agent {
         });
       case 'migrate':
         this.inputs.begin();
-        return this.#inTurn(0, 1 * ms, () => this.#migrate());
+        return this.#copy();
       case 'trigger-checkpoint':
         this.inputs.checkpointAsked();
         return this.#qemu('Starting a checkpoint', (qemu) => qemu.checkpoint((reason) => this.#failed('Starting a checkpoint', reason)));
       case 'drop-secondary':
-        this.#closeRelay();
+        this.#copying.wanted = false;
+        this.#closeStream();
         if (!this.#host.qemu) return this.#input({ type: 'drop-failed', reason: 'there is no QEMU' });
         return this.#host.qemu.dropSecondary(() => this.#input({ type: 'secondary-dropped' }));
       case 'take-over-vm': {
-        this.#closeRelay();
+        this.#closeStream();
         const { qemu } = this.#host;
         if (!qemu) return void this.process.afterInputs(() => this.dispatch({ type: 'takeover-failed', reason: 'there is no QEMU' }));
         return qemu.takeOver((failure) => this.process.input(() => {
           if (failure !== undefined) return this.dispatch({ type: 'takeover-failed', reason: failure });
-          this.#host.events.onForget(this.#host.peer.shadow.translated);
           this.dispatch({ type: 'took-over' });
           this.inputs.takeOver();
         }));
@@ -323,40 +335,42 @@ export class Agent {
     this.process.later(this.#busyUntilUs - world.nowUs, act);
   }
 
-  #migrate(): void {
-    const epoch = this.#vmEpoch;
+  #copy(): void {
+    this.#copying.wanted = false;
+    const copying = this.#copying = { wanted: true };
+    this.#inTurn(0, 1 * ms, () => {
+      if (copying.wanted) this.#migrate(copying);
+    });
+  }
+
+  #migrate(copying: { wanted: boolean }): void {
     this.#session.openCheckpoint((end) => {
-      if (typeof end === 'string') return this.dispatch({ type: 'failed', what: 'Copying the VM', reason: 'no checkpoint connection' });
+      if (typeof end === 'string') {
+        if (copying.wanted) this.dispatch({ type: 'failed', what: 'Copying the VM', reason: 'no checkpoint connection' });
+        return;
+      }
       const { qemu } = this.#host;
-      if (!qemu || epoch !== this.#vmEpoch) return end.close();
-      qemu.migrate(this.#useRelay(end, qemu));
+      if (!qemu || !copying.wanted) return end.close();
+      qemu.migrate(this.#useStream(end, qemu));
     });
   }
 
-  #useRelay(end: End, qemu: Qemu): Relay {
-    this.#closeRelay();
-    const port: Relay = {
-      send: (message) => this.process.input(() => end.send(message)),
-      close: () => this.process.input(() => end.close()),
-    };
-    const relay = { end, port };
-    this.#relay = relay;
-    end.read((message) => qemu.fromRelay(port, message), () => {
-      qemu.relayClosed(port);
-      if (this.#relay !== relay) return;
-      this.#relay = undefined;
-      this.dispatch({ type: 'failed', what: 'The checkpoint relay', reason: 'it broke' });
-    });
-    this.process.whenDead(() => qemu.relayClosed(port));
-    return port;
+  /** QEMU has the connection itself: our end is not its end. */
+  #useStream(end: End, qemu: Qemu): Stream {
+    this.#closeStream();
+    end.hand(qemu);
+    const stream: Stream = { send: (message) => end.send(message), close: () => end.close() };
+    this.#stream = stream;
+    end.read((message) => qemu.fromStream(stream, message), () => qemu.streamClosed(stream));
+    return stream;
   }
 
-  #closeRelay(): void {
-    const relay = this.#relay;
-    this.#relay = undefined;
-    if (!relay) return;
-    relay.end.close();
-    this.#host.qemu?.relayClosed(relay.port);
+  #closeStream(): void {
+    const stream = this.#stream;
+    this.#stream = undefined;
+    if (!stream) return;
+    stream.close();
+    this.#host.qemu?.streamClosed(stream);
   }
 
   #watch(qemu: Qemu): void {

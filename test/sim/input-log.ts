@@ -24,6 +24,8 @@ export interface LogRules {
   unpaced?: boolean;
   /** Writes do not wait for the replies to earlier requests. */
   noBarrier?: boolean;
+  /** The first write to one service frees those to all. */
+  oneBarrier?: boolean;
   /** The replay is as impatient after a time in which its host stood still. */
   wallClock?: boolean;
   /** What clients send now waits for nothing but what their own connection has in the log. */

@@ -29,6 +29,7 @@ export class InputReplication {
   #marks = 0;
   #marked = 0;
   #commit: (() => void) | undefined;
+  #toldChanges = 0;
   /** Secondary. */
   #loads = -1;
   #mark: LogMark | undefined;
@@ -48,14 +49,27 @@ export class InputReplication {
   }
 
   turnOff(): void {
-    this.#host.shadow.mode = 'off';
+    this.#host.shadow.turnOff();
+  }
+
+  vmBegins(): void {
+    this.#host.gate.vmBegins(this.#host.shadow.diverted);
   }
 
   begin(): void {
+    this.#readInputs();
     const epoch = this.#host.world.random.int(1, 1e9);
     this.#marks = this.#marked = 0;
     this.#commit = undefined;
     this.#send({ type: 'log-begin', epoch: epoch.toString(16), nextInput: this.#host.gate.beginLog(epoch) });
+    this.#tellTranslations();
+  }
+
+  #tellTranslations(): void {
+    const { shadow } = this.#host;
+    this.#toldChanges = shadow.changes;
+    const flows = shadow.translations().map(({ conn, seqDelta }) => ({ key: conn.toString(16), seqDelta, tsDelta: 0 }));
+    this.#send({ type: 'log-flows', first: true, tsOffset: 0, flows });
   }
 
   checkpointAsked(): void {
@@ -65,6 +79,7 @@ export class InputReplication {
   stopped(stopUs: number): void {
     const ageUs = this.#host.world.nowUs - stopUs;
     const readInput = ageUs >= 0 && ageUs < freshStopUs ? this.#readInputs() : this.#readWhenAsked;
+    if (this.#toldChanges !== this.#host.shadow.changes) this.#tellTranslations();
     this.#send({ type: 'log-mark', checkpoint: ++this.#marks, readInput, round: 0 });
   }
 
@@ -85,13 +100,14 @@ export class InputReplication {
   onMessage(message: LogMessage): void {
     switch (message.type) {
       case 'log-begin':
-        this.#host.shadow.mode = 'standby';
-        this.#host.shadow.forgetFlows();
+        this.#host.shadow.reset();
         this.#settled = message.nextInput - 1;
         return this.log.reset(parseInt(message.epoch, 16), message.nextInput);
       case 'log-mark':
         this.#mark = message;
         return this.#useMark();
+      case 'log-flows':
+        return this.#host.shadow.hand(message.flows.map(({ key, seqDelta }) => ({ conn: parseInt(key, 16), seqDelta })));
       case 'log-marked': {
         if (message.checkpoint !== this.#marks) return; // of an earlier protection
         this.#marked = this.#marks;
@@ -119,8 +135,7 @@ export class InputReplication {
   }
 
   takeOver(): void {
-    this.#host.shadow.forgetFlows();
-    this.#host.shadow.mode = 'replay';
+    this.#host.shadow.takeOver();
     if (this.#rules.noReplay) this.#host.shadow.mode = 'live';
     else this.log.replay();
   }

@@ -23,15 +23,15 @@ if (values.variant !== undefined && !variant) {
   console.error(`There is no variant "${values.variant}"; there are: ${variants.map(({ name }) => name).join(', ')}.`);
   process.exit(2);
 }
-const rules = variant?.rules ?? {};
-const sums = { splits: 0, lost: 0, takeovers: 0, answers: 0 };
+const options = variant ? { rules: variant.rules, ...(variant.load ? { load: variant.load } : {}) } : {};
+const sums = { splits: 0, lost: 0, takeovers: 0, answers: 0, registers: 0, unjudged: 0 };
 const startMs = performance.now();
 let seed = first;
 for (; seed < first + count; seed++) {
-  const outcome = simulate(seed, { rules, tracing: values.trace });
+  const outcome = simulate(seed, { ...options, tracing: values.trace });
   if (values.trace) console.log(outcome.trace.join('\n'));
   if (outcome.failure !== undefined) {
-    if (!values.trace) console.log(simulate(seed, { rules, tracing: true }).trace.join('\n'));
+    if (!values.trace) console.log(simulate(seed, { ...options, tracing: true }).trace.join('\n'));
     console.log(`\nSeed ${seed} (${outcome.scenario}) fails at ${outcome.failure}`);
     console.log(`Faults: ${JSON.stringify(outcome.faults)}`);
     console.log(`See it again: npm run sim -- --seed ${seed} --seeds 1 --trace${variant ? ` --variant "${variant.name}"` : ''}`);
@@ -42,6 +42,8 @@ for (; seed < first + count; seed++) {
   sums.lost += Number(outcome.vmLost);
   sums.takeovers += outcome.takeovers;
   sums.answers += outcome.answers;
+  sums.registers += outcome.registers;
+  sums.unjudged += outcome.unjudged;
 }
 const seconds = (performance.now() - startMs) / 1000;
-console.log(`${seed - first} seeds from ${first} in ${seconds.toFixed(1)} s without a contradiction: ${sums.takeovers} takeovers, ${sums.answers} answers; apart and both alive: ${sums.splits}, every copy lost: ${sums.lost}.`);
+console.log(`${seed - first} seeds from ${first} in ${seconds.toFixed(1)} s without a contradiction: ${sums.takeovers} takeovers, ${sums.answers} answers; apart and both alive: ${sums.splits}, every copy lost: ${sums.lost}; registers not judged: ${sums.unjudged} of ${sums.registers}.`);

@@ -14,7 +14,7 @@ export const otherHost = (host: HostName): HostName => host === 'a' ? 'b' : 'a';
 /** One end of a connection; belongs to a process. */
 export class End {
   readonly host: HostName;
-  readonly owner: Process;
+  owner!: Process;
   readonly #network: Network;
   peer!: End;
   closed = false;
@@ -29,8 +29,15 @@ export class End {
   constructor(network: Network, host: HostName, owner: Process) {
     this.#network = network;
     this.host = host;
+    this.hand(owner);
+  }
+
+  /** Another process has it from now on: it outlives the one that had it before. */
+  hand(owner: Process): void {
     this.owner = owner;
-    owner.whenDead(() => this.close());
+    owner.whenDead(() => {
+      if (this.owner === owner) this.close();
+    });
   }
 
   /** What comes goes there from now on; also what came since {@link pause}, or that it was closed. */

@@ -13,6 +13,10 @@ export interface Request {
   op: 'read' | 'write' | 'raise';
   /** What is written. */
   value: number;
+  /** How long the guest takes for it, if that is long. */
+  slowUs: number;
+  /** How many units the reply takes at most. */
+  mostUnits: number;
   /** Its length; what makes it a write is seen in the first unit. */
   units: number;
 }
@@ -69,7 +73,7 @@ export const serviceOf = (conn: number): number => clientOf(conn) % 2;
 export const keyOf = (conn: number, which: number): string => `${'ab'[serviceOf(conn)]}${which}`;
 
 /** How many units the reply takes: so many that an answer from another state is out of step with the stream. */
-export const replyUnits = ({ op }: Request, value: number): number => op === 'read' ? 1 + value % 3 : 1;
+export const replyUnits = ({ op, mostUnits }: Request, value: number): number => op === 'read' ? 1 + value % mostUnits : 1;
 
 export function describeSegment({ conn, seq, ack, syn, fin, rst, data, fromGuest }: Segment): string {
   const flags = `${syn ? ' SYN' : ''}${fin ? ' FIN' : ''}${rst ? ' RST' : ''}`;

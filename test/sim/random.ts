@@ -24,7 +24,7 @@ export class Random {
 
   /** Mostly near `low`, sometimes far: a delay, in whatever unit. */
   delay(low: number, high: number): number {
-    const share = this.#next() ** 3;
-    return Math.round(low + share * (high - low));
+    const share = this.#next();
+    return Math.round(low + share * share * share * (high - low));
   }
 }

@@ -4,7 +4,7 @@
  */
 
 import type { Entry, LogRules } from './input-log.js';
-import { opens, span, type Segment } from './packet.js';
+import { opens, serviceOf, span, type Segment } from './packet.js';
 import type { ShadowFlow } from './shadow.js';
 import { ms, type World } from './world.js';
 
@@ -32,8 +32,15 @@ interface Item {
   asked: boolean;
 }
 
+interface Service {
+  firstWrite: number;
+  open: boolean;
+  readonly flows: Flow[];
+}
+
 interface Flow {
   conn: number;
+  service: Service;
   items: Item[];
   done: number;
   next: number;
@@ -54,12 +61,13 @@ export class Replayer {
   readonly #target: ReplayTarget;
   readonly #rules: LogRules;
   readonly #flows = new Map<number, Flow>();
+  /** The same in some order, that must not matter. */
+  readonly #busy: Flow[] = [];
   readonly #items: Item[] = [];
   /** The time as it counts: without that in which this host stood still. */
   #awakeUs = 0;
   #seenUs = 0;
-  #firstWrite = Infinity;
-  #writesMayGo = true;
+  readonly #services = new Map<number, Service>();
 
   constructor(world: World, target: ReplayTarget, rules: LogRules) {
     this.#world = world;
@@ -72,16 +80,19 @@ export class Replayer {
     this.#seenUs = this.#world.nowUs;
     const sorted = [...log].sort((a, b) => a.iseq - b.iseq);
     for (const entry of withoutHarmful(sorted, committed)) {
-      this.#add(entry.segment, entry.iseq, entry.write, false);
-      if (entry.write && entry.iseq < this.#firstWrite && (entry.iseq > committed || this.#rules.committedWrites)) this.#firstWrite = entry.iseq;
+      const { service } = this.#add(entry.segment, entry.iseq, entry.write, false);
+      service.open = this.#rules.noBarrier === true;
+      const counts = entry.iseq > committed || this.#rules.committedWrites;
+      if (entry.write && counts) service.firstWrite = Math.min(service.firstWrite, entry.iseq);
     }
-    this.#writesMayGo = this.#items.length === 0 || this.#rules.noBarrier === true;
+    if (this.#world.random.chance(0.5)) this.#busy.reverse();
     this.#world.log('replay', () => `${this.#items.length} inputs of ${this.#flows.size} connections`);
   }
 
   append(s: Segment): void {
     const flow = this.#flows.get(s.conn);
-    const mayWrite = s.data.length > 0 && !this.#writesMayGo && !this.#rules.liveAtOnce;
+    const open = this.#services.get(this.#serviceOf(s.conn))?.open ?? true;
+    const mayWrite = s.data.length > 0 && !open && !this.#rules.liveAtOnce;
     if (mayWrite || (flow && !isIdle(flow))) this.#add(s, Infinity, mayWrite, true);
     else this.#target.inject(s);
   }
@@ -99,30 +110,45 @@ export class Replayer {
     for (let again = true; again;) {
       again = false;
       done = true;
-      for (const flow of this.#flows.values()) {
+      for (const flow of this.#busy) {
         if (isIdle(flow)) continue;
         this.#progress(flow);
         done &&= isIdle(flow);
       }
       const patient = forUs < allFactor * limits.barrierUs;
-      if (!this.#writesMayGo && (!patient || this.#repliesAreOut())) this.#writesMayGo = again = true;
+      for (const service of this.#services.values()) {
+        if (service.open) continue;
+        service.open = !patient || service.flows.every((flow) => this.#hasReplied(flow));
+        if (service.open) again = true;
+        else done = false;
+      }
     }
-    return done && this.#writesMayGo;
+    return done;
   }
 
-  #add(s: Segment, iseq: number, write: boolean, live: boolean): void {
+  #serviceOf(conn: number): number {
+    return this.#rules.oneBarrier ? 0 : serviceOf(conn);
+  }
+
+  #add(s: Segment, iseq: number, write: boolean, live: boolean): Flow {
     let flow = this.#flows.get(s.conn);
     if (!flow) {
+      const which = this.#serviceOf(s.conn);
+      const service = this.#services.get(which) ?? { firstWrite: Infinity, open: true, flows: [] };
+      this.#services.set(which, service);
       flow = {
-        conn: s.conn, items: [], done: 0, next: 0, fresh: 0, tracked: true, spoken: false, clientAck: undefined,
+        conn: s.conn, service, items: [], done: 0, next: 0, fresh: 0, tracked: true, spoken: false, clientAck: undefined,
         asks: 0, replies: 0, tries: 0, askedUs: 0, sentUs: 0, progressUs: 0,
       };
       this.#flows.set(s.conn, flow);
+      service.flows.push(flow);
+      this.#busy.push(flow);
     }
     const item = { segment: s, iseq, end: s.seq + span(s), countable: span(s) > 0, live, write, sent: false, asked: false };
     this.#items.push(item);
     flow.items.push(item);
     if (!live && !s.syn && (flow.clientAck === undefined || flow.clientAck < s.ack)) flow.clientAck = s.ack;
+    return flow;
   }
 
   #progress(flow: Flow): void {
@@ -158,7 +184,7 @@ export class Replayer {
   }
 
   #maySend(flow: Flow, item: Item): boolean {
-    if (item.write && !this.#writesMayGo && (item.live ? !this.#rules.liveAtOnce : item.iseq >= this.#firstWrite)) return false;
+    if (item.write && !flow.service.open && (item.live ? !this.#rules.liveAtOnce : item.iseq >= flow.service.firstWrite)) return false;
     if (!flow.tracked) return true;
     const onTheirWay = flow.next - flow.done;
     if (onTheirWay > 0 && (opens(item.segment) || !flow.spoken)) return false;
@@ -174,7 +200,7 @@ export class Replayer {
     const onlyProbe = flow.tracked && !flow.spoken && !opens(item.segment);
     if (!onlyProbe) flow.fresh = Math.max(flow.fresh, flow.next);
     if (opens(item.segment)) flow.spoken = false;
-    if (!onlyProbe && item.segment.data.length > 0 && !item.live && !item.asked && item.iseq < this.#firstWrite) {
+    if (!onlyProbe && item.segment.data.length > 0 && !item.live && !item.asked && item.iseq < flow.service.firstWrite) {
       if (flow.asks === 0) flow.replies = seen?.replies ?? 0;
       item.asked = true;
       flow.asks++;
@@ -192,14 +218,9 @@ export class Replayer {
     this.#world.log('replay', () => `gives connection ${flow.conn} up`);
   }
 
-  #repliesAreOut(): boolean {
-    for (const flow of this.#flows.values()) if (!this.#hasReplied(flow)) return false;
-    return true;
-  }
-
   #hasReplied(flow: Flow): boolean {
     const unsent = flow.items[flow.fresh];
-    if (unsent && !unsent.live && unsent.iseq < this.#firstWrite) return false;
+    if (unsent && !unsent.live && unsent.iseq < flow.service.firstWrite) return false;
     if (flow.asks === 0) return true;
     const waitedUs = this.#awakeUs - flow.askedUs;
     if (!flow.tracked) return waitedUs >= limits.barrierUs;

@@ -29,6 +29,18 @@ export interface ShadowRules {
   noClamp?: boolean;
   /** Another initial sequence number is not learned. */
   noLearning?: boolean;
+  /** What was translated before a takeover is not after it. */
+  handNothing?: boolean;
+}
+
+const silent: ShadowFlow = {
+  state: 'silent', seqDelta: 0, guestIsn: 0, sndMax: 0, rcvAck: undefined, clientFin: false, guestFin: false, ended: false, replies: 0,
+};
+
+/** Of a connection, what a secondary is told. */
+export interface Translation {
+  conn: number;
+  seqDelta: number;
 }
 
 export type ShadowMode = 'standby' | 'replay' | 'live' | 'off';
@@ -37,6 +49,10 @@ export class Shadow {
   mode: ShadowMode = 'off';
   /** Inputs that came this far and did not reach the VM: dropped, or at the log's end. */
   diverted = 0;
+  /** Rises whenever a secondary of this host must be told anew how flows are translated. */
+  changes = 0;
+  /** What the primary translates, since a takeover before. */
+  #handed: Translation[] = [];
   readonly #flows = new Map<number, ShadowFlow>();
   readonly #rules: ShadowRules;
 
@@ -51,19 +67,47 @@ export class Shadow {
     this.#flows.clear();
   }
 
-  /** shadow_sweep of everything */
-  forgetFlows(): void {
+  /** Protection begins: a checkpoint brings the primary's connections. */
+  reset(): void {
+    this.mode = 'standby';
+    this.#handed = [];
     this.#flows.clear();
+  }
+
+  /** How this host translates, since it has taken over. */
+  translations(): Translation[] {
+    if (this.mode !== 'live' && this.mode !== 'replay') return [];
+    const settled = [...this.#flows].filter(([, { state }]) => state === 'known' || state === 'silent');
+    return settled.map(([conn, { seqDelta }]) => ({ conn, seqDelta }));
+  }
+
+  /** Connections whose clients know other numbers than the guest, or more of them, or may. */
+  get unsettled(): number[] {
+    return [...this.#flows.keys()];
+  }
+
+  /** How the primary translates: this host must, too, once it gives input to its VM. */
+  hand(translations: readonly Translation[]): void {
+    this.#handed = [...translations];
+  }
+
+  /** The VM runs from the last checkpoint of the primary's. */
+  takeOver(): void {
+    this.#flows.clear();
+    if (!this.#rules.handNothing) {
+      for (const { conn, seqDelta } of this.#handed) this.#flows.set(conn, { ...silent, seqDelta });
+    }
+    this.mode = 'replay';
+  }
+
+  /** A VM that has never been taken over needs no translation, and everything passes. */
+  turnOff(): void {
+    if (this.mode !== 'live' && this.mode !== 'replay') this.mode = 'off';
   }
 
   /** What the log thread sees of a flow. */
   look(conn: number): Readonly<ShadowFlow> | undefined {
     return this.#flows.get(conn);
-  }
-
-  /** Connections whose clients know other numbers than the guest. */
-  get translated(): number[] {
-    return [...this.#flows].filter(([, { seqDelta }]) => seqDelta !== 0).map(([conn]) => conn);
   }
 
   /** shadow_in. @returns what the guest gets; `log`: it goes there; undefined: nothing */
@@ -95,7 +139,7 @@ export class Shadow {
   #flowOf(s: Segment, make: boolean): ShadowFlow | undefined {
     let f = this.#flows.get(s.conn);
     if (!f && make && !s.rst) {
-      f = { state: 'silent', seqDelta: 0, guestIsn: 0, sndMax: 0, rcvAck: undefined, clientFin: false, guestFin: false, ended: false, replies: 0 };
+      f = { ...silent };
       this.#flows.set(s.conn, f);
     }
     return f;
@@ -104,7 +148,10 @@ export class Shadow {
   /** flow_input */
   #input(f: ShadowFlow, s: Segment, replay: boolean): Segment {
     if (opens(s)) {
-      if (f.ended || f.state === 'silent') Object.assign(f, { state: 'syn', seqDelta: 0, rcvAck: undefined, clientFin: false, guestFin: false, ended: false, replies: 0 } satisfies Partial<ShadowFlow>);
+      if (f.ended || f.state === 'silent') {
+        this.changes += Number(f.seqDelta !== 0);
+        Object.assign(f, { ...silent, state: 'syn', guestIsn: f.guestIsn, sndMax: f.sndMax } satisfies ShadowFlow);
+      }
       return s;
     }
     let { seq, ack, fin } = s;
@@ -112,6 +159,7 @@ export class Shadow {
     else if (f.state === 'syn-ack') {
       f.seqDelta = this.#rules.noLearning ? 0 : s.ack - (f.guestIsn + 1);
       f.state = 'known';
+      this.changes += Number(f.seqDelta !== 0);
     } else if (f.state === 'silent' && replay) {
       seq -= probeShift;
       fin = false;
@@ -120,10 +168,9 @@ export class Shadow {
       f.clientFin = true;
       f.ended ||= f.guestFin;
     }
-    if (f.state === 'known') {
-      ack -= f.seqDelta;
-      if (ack > f.sndMax && !this.#rules.noClamp) ack = f.sndMax;
-    }
+    if (f.state === 'known' || f.state === 'silent') ack -= f.seqDelta;
+    // How much a silent guest has sent is not known.
+    if (f.state === 'known' && ack > f.sndMax && !this.#rules.noClamp) ack = f.sndMax;
     return segment(s.conn, false, seq, ack, { fin, rst: s.rst, data: s.data });
   }
 
@@ -137,9 +184,12 @@ export class Shadow {
     } else if (f.state === 'syn' || f.state === 'silent') {
       f.sndMax = end;
       f.state = 'known';
-    } else if (end > f.sndMax) f.sndMax = end;
+    } else if (end > f.sndMax) {
+      f.sndMax = end;
+      const last = s.data.at(-1);
+      if (last && last.part === last.parts - 1) f.replies++; // with PSH
+    }
     if (!s.rst && (f.rcvAck === undefined || s.ack > f.rcvAck)) f.rcvAck = s.ack;
-    if (s.data.length > 0) f.replies++;
     if (s.rst) f.ended = true;
     if (s.fin) {
       f.guestFin = true;

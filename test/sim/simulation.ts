@@ -5,7 +5,7 @@ import { Checks } from './checks.js';
 import { Client } from './client.js';
 import { mendedAtMs, planFaults, scenarios, scheduleFaults, type Fault, type Scenario } from './faults.js';
 import { Host, type Rules } from './host.js';
-import { planLoad } from './load.js';
+import { planLoad, type Load } from './load.js';
 import { hostNames, Network, otherHost, type HostName } from './network.js';
 import { clientOf, describeSegment } from './packet.js';
 import { Random } from './random.js';
@@ -23,6 +23,9 @@ export interface Outcome {
   takeovers: number;
   commits: number;
   answers: number;
+  /** Whose history was looked at, and of them those with too much of it at once to be judged. */
+  registers: number;
+  unjudged: number;
   trace: string[];
 }
 
@@ -30,6 +33,8 @@ export interface Options {
   rules?: Partial<Rules>;
   scenario?: Scenario;
   tracing?: boolean;
+  /** What of the load is not left to chance. */
+  load?: Partial<Load>;
   /** Whether the pair has a witness; by default chance decides. */
   witness?: boolean;
 }
@@ -49,8 +54,8 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   const world = new World(new Random(seed), options.tracing ?? false);
   const { random } = world;
   const scenario = options.scenario ?? scenarios[seed % scenarios.length]!;
-  const rules: Rules = { intervalMs, missed, step, ...options.rules };
-  const load = planLoad(random, scenario);
+  const load = { ...planLoad(random, scenario), ...options.load };
+  const rules: Rules = { intervalMs, missed, step, ...(load.doubt ? { doubt: load.doubt } : {}), ...options.rules };
   const network = new Network(world, load.mirrorLoss);
   // With a witness, nothing excuses two that speak.
   const witness = options.witness ?? random.chance(0.4) ? new Witness(world) : undefined;
@@ -69,7 +74,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
     if (!overtakes) arrivesUs[way] = Math.max(arrivesUs[way]!, ownUs);
     world.after((overtakes ? ownUs : arrivesUs[way]!) - world.nowUs, arrive);
   };
-  const clients = Array.from({ length: count }, (_, id) => new Client(world, id, habits, {
+  const clients = Array.from({ length: count }, (_, id) => new Client(world, id, id < (load.writers ?? count) ? habits : { ...habits, writes: 0 }, {
     send: (s) => {
       world.log('clients', () => describeSegment(s));
       if (random.chance(load.loss)) return;
@@ -92,8 +97,8 @@ export function simulate(seed: number, options: Options = {}): Outcome {
       const client = clientOf(s.conn);
       travel(count + client, () => clients[client]?.hear(s));
     },
-    // Translated a second time they are not: the README says so.
-    onForget: (conns) => {
+    onForget: (conns, logged) => {
+      if (logged) checks.vmLost ??= 'the rest of a log died with its agent';
       for (const conn of conns) {
         const client = clients[clientOf(conn)];
         if (client?.conn === conn) client.abandon();
@@ -166,7 +171,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
   network.heal();
   unreached.clear();
   // From here on only that it goes on is of interest.
-  for (const client of clients) client.habits = { ...habits, thinkMs: Math.max(habits.thinkMs, 400) };
+  for (const client of clients) client.habits = { ...client.habits, thinkMs: Math.max(habits.thinkMs, 400) };
   for (const name of hostNames) {
     const host = hosts[name];
     host.powerOn();
@@ -187,7 +192,7 @@ export function simulate(seed: number, options: Options = {}): Outcome {
     seed, scenario, faults, failure: checks.failure, split: checks.split, vmLost: checks.vmLost !== undefined,
     takeovers: Math.max(...hostNames.map((name) => hosts[name].agent?.state.generation ?? 0)),
     commits: Math.max(...hostNames.map((name) => hosts[name].agent?.state.commits ?? 0)),
-    answers: clients.reduce((sum, { answered }) => sum + answered, 0), trace: (end < 0 ? world.trace : world.trace?.slice(0, end + 1)) ?? [],
+    answers: clients.reduce((sum, { answered }) => sum + answered, 0), registers: checks.registers, unjudged: checks.unjudged, trace: (end < 0 ? world.trace : world.trace?.slice(0, end + 1)) ?? [],
   };
 }
 

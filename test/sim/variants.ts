@@ -3,13 +3,21 @@
 import { step, type PairEvent, type Step } from '../../src/protocol/pair.js';
 import type { Rules } from './host.js';
 import type { Scenario } from './faults.js';
+import { slowWrites, type Load } from './load.js';
 
 export interface Variant {
   name: string;
   rules: Partial<Rules>;
   /** Where it shows soonest. */
   scenario: Scenario;
+  load?: Partial<Load>;
 }
+
+/** Much has to be said again. */
+const lossy: Partial<Load> = {
+  clients: 12, loss: 0.2, mirrorLoss: 0, holdMs: [50], declared: [true, true],
+  habits: { thinkMs: 3, writes: 0.05, pipeline: 1, requests: 200, aborts: 0, keys: 1 },
+};
 
 type StepFunction = typeof step;
 
@@ -33,7 +41,7 @@ export const variants: readonly Variant[] = [
         const result = step(before, event, nowNs, config);
         const stopNs = result.state.checkpoint?.stopNs;
         if (event.type !== 'vm-stopped' || stopNs === undefined || before.checkpoint?.stopNs !== undefined) return result;
-        return { ...result, effects: [...result.effects, { type: 'release', upToNs: stopNs, stopNs, pauseNs: 0n }] };
+        return { ...result, effects: [...result.effects, { type: 'release', upToNs: stopNs, stopNs, askNs: 0n, pauseNs: 0n }] };
       },
     },
   },
@@ -87,6 +95,14 @@ export const variants: readonly Variant[] = [
       },
     },
   },
+  {
+    name: 'try to remember it only once',
+    scenario: 'disk',
+    rules: {
+      step: (before, event, nowNs, config) => event.type === 'timer' && event.name === 'persist'
+        ? { state: before, effects: [] } : step(before, event, nowNs, config),
+    },
+  },
   // ---- what leaves before a checkpoint, and what a takeover makes of it
   { name: 'forget in-doubt writes', scenario: 'takeovers', rules: { forgetWrites: true } },
   { name: 'trust a write with its reply', scenario: 'takeovers', rules: { settleAtReply: true } },
@@ -97,10 +113,16 @@ export const variants: readonly Variant[] = [
   { name: 'replay nothing', scenario: 'takeovers', rules: { noReplay: true } },
   { name: 'replay everything at once', scenario: 'takeovers', rules: { unpaced: true } },
   { name: 'let writes overtake reads in the replay', scenario: 'takeovers', rules: { noBarrier: true } },
-  { name: 'no clamp', scenario: 'takeovers', rules: { noClamp: true } },
+  { name: 'let the first write to a service free those to another', scenario: 'takeovers', rules: { oneBarrier: true } },
+  { name: 'no clamp', scenario: 'takeovers', rules: { noClamp: true }, load: lossy },
   { name: 'learn no offset', scenario: 'takeovers', rules: { noLearning: true } },
+  { name: 'keep translations from the next secondary', scenario: 'takeovers', rules: { handNothing: true }, load: lossy },
   // ---- these were ours
   { name: 'take writes that are committed for the first ones', scenario: 'takeovers', rules: { committedWrites: true } },
+  { name: 'take what is repeated for a write', scenario: 'takeovers', rules: { repeatedWrites: true }, load: lossy },
   { name: 'take input that was diverted for unread', scenario: 'takeovers', rules: { countDiverted: true } },
+  { name: 'let the reply before, said again, settle a write', scenario: 'takeovers', rules: { settleByRepeats: true }, load: lossy },
+  { name: 'let the reply to a slow write go early', scenario: 'takeovers', rules: { releaseLateReplies: true }, load: slowWrites },
+  { name: 'take what is said on unfollowed connections for nothing', scenario: 'takeovers', rules: { ignoreUnfollowed: true }, load: slowWrites },
   { name: 'commit without a mark', scenario: 'connection', rules: { commitUnmarked: true } },
 ];

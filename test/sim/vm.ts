@@ -22,13 +22,13 @@ export type QemuEvent =
   | { type: 'colo-exit' }
   | { type: 'exited' };
 
-/** The agent's relay, as its QEMU sees it. */
-export interface Relay {
+/** The connection to the other QEMU, which the agents have made. */
+export interface Stream {
   send: (message: unknown) => void;
   close: () => void;
 }
 
-type Stream = { type: 'state'; guest: Guest } | { type: 'loaded' };
+type Carried = { type: 'state'; guest: Guest } | { type: 'loaded' };
 
 const retransmitUs = 200 * ms;
 const delayedAckUs = 40 * ms;
@@ -42,13 +42,15 @@ export class Qemu extends Process {
   readonly #out: (s: Segment, speaker: string) => void;
   readonly #wallUs: () => number;
   #colo = false;
-  #relay: Relay | undefined;
+  #stream: Stream | undefined;
   /** Read from the tap, and not yet the guest's. */
   #inHand: Segment[] = [];
   #reading = false;
   #working = false;
   #retransmission: Task | undefined;
   #delayedAck: Task | undefined;
+  #slowWork: Task | undefined;
+  #resumedUs = 0;
   #loading = false;
 
   constructor(world: World, name: string, tap: Tap, out: (s: Segment, speaker: string) => void, wallUs: () => number, guest: Guest | undefined) {
@@ -58,6 +60,7 @@ export class Qemu extends Process {
     this.#wallUs = wallUs;
     this.guest = guest;
     this.running = guest !== undefined;
+    this.#resumedUs = world.nowUs;
     tap.queue = [];
     this.whenDead(() => {
       tap.queue = [];
@@ -106,19 +109,36 @@ export class Qemu extends Process {
         if (this.running) this.guest!.flushAcks(this.#send);
       });
     }
-    if (this.#working || !guest.hasWork) return;
+    if (this.#working) return;
+    const nowUs = this.#guestUs;
+    const workUs = guest.workUs(nowUs);
+    cancel(this.#slowWork);
+    this.#slowWork = undefined;
+    if (workUs === undefined) return;
+    if (workUs > nowUs) {
+      this.#slowWork = this.later(workUs - nowUs, () => this.#drive());
+      return;
+    }
     this.#working = true;
     this.later(this.world.random.delay(50, 800), () => {
       this.#working = false;
       if (!this.running) return;
-      this.guest!.work(this.#send);
+      const now = this.#guestUs;
+      if (this.guest!.workUs(now) === now) this.guest!.work(this.world.random, now, this.#send);
       this.#drive();
     });
   }
 
+  /** The guest's clock. */
+  get #guestUs(): number {
+    return this.guest!.ranUs + (this.running ? this.world.nowUs - this.#resumedUs : 0);
+  }
+
   #run(running: boolean): void {
     if (this.running === running) return;
+    if (this.guest) this.guest.ranUs = this.#guestUs;
     this.running = running;
+    this.#resumedUs = this.world.nowUs;
     this.world.log(this.name, () => running ? 'RESUME' : 'STOP');
     this.onEvent(running ? { type: 'resumed' } : { type: 'stopped', wallUs: this.#wallUs() });
     this.#drive();
@@ -127,28 +147,28 @@ export class Qemu extends Process {
   // ---- COLO ----------------------------------------------------------------
 
   /** Primary: copies the running VM, then stands in the COLO state. */
-  migrate(relay: Relay): void {
+  migrate(stream: Stream): void {
     this.input(() => {
-      this.#join(relay);
+      this.#join(stream);
       this.later(this.world.random.delay(20 * ms, 400 * ms), () => {
-        if (this.#relay !== relay) return;
+        if (this.#stream !== stream) return;
         this.#sendState();
       });
     });
   }
 
   /** Secondary: the state comes in here. */
-  incoming(relay: Relay): void {
-    this.input(() => this.#join(relay));
+  incoming(stream: Stream): void {
+    this.input(() => this.#join(stream));
   }
 
   /** @param failed called if this QEMU cannot */
   checkpoint(failed: (reason: string) => void): void {
     this.input(() => {
-      if (!this.#colo || !this.#relay) return failed('not in the COLO state');
-      const relay = this.#relay;
+      if (!this.#colo || !this.#stream) return failed('not in the COLO state');
+      const stream = this.#stream;
       this.later(this.world.random.delay(100, 4 * ms), () => {
-        if (this.#relay === relay && this.running) this.#sendState();
+        if (this.#stream === stream && this.running) this.#sendState();
       });
     });
   }
@@ -181,42 +201,42 @@ export class Qemu extends Process {
     this.input(() => this.#run(false));
   }
 
-  #join(relay: Relay): void {
-    this.#relay = relay;
+  #join(stream: Stream): void {
+    this.#stream = stream;
   }
 
-  /** The agent's relay brings what the other QEMU sent. */
-  fromRelay(relay: Relay, message: unknown): void {
+  /** What the other QEMU sent. */
+  fromStream(stream: Stream, message: unknown): void {
     this.input(() => {
-      if (this.#relay === relay) this.#onStream(message as Stream);
+      if (this.#stream === stream) this.#onStream(message as Carried);
     });
   }
 
-  relayClosed(relay: Relay): void {
+  streamClosed(stream: Stream): void {
     this.input(() => {
-      if (this.#relay !== relay) return;
-      this.#relay = undefined;
+      if (this.#stream !== stream) return;
+      this.#stream = undefined;
       this.onEvent({ type: 'colo-exit' });
     });
   }
 
   #leave(): void {
-    this.#relay?.close();
-    this.#relay = undefined;
+    this.#stream?.close();
+    this.#stream = undefined;
     this.#colo = false;
   }
 
   #sendState(): void {
-    const relay = this.#relay!;
+    const stream = this.#stream!;
     this.#run(false);
     const guest = this.guest!.clone();
-    this.later(this.world.random.delay(500, 10 * ms), () => relay.send({ type: 'state', guest } satisfies Stream));
+    this.later(this.world.random.delay(500, 10 * ms), () => stream.send({ type: 'state', guest } satisfies Carried));
   }
 
-  #onStream(message: Stream): void {
+  #onStream(message: Carried): void {
     if (message.type === 'state') {
       this.#loading = true;
-      const relay = this.#relay;
+      const stream = this.#stream;
       this.#run(false); // a secondary that runs between checkpoints is stopped to load
       this.later(this.world.random.delay(500, 15 * ms), () => {
         this.#loading = false;
@@ -225,10 +245,10 @@ export class Qemu extends Process {
         cancel(this.#retransmission);
         cancel(this.#delayedAck);
         this.#retransmission = this.#delayedAck = undefined;
-        if (this.#relay !== relay) return; // it was cut off meanwhile
+        if (this.#stream !== stream) return; // it was cut off meanwhile
         this.#colo = true;
         this.#run(true);
-        relay?.send({ type: 'loaded' } satisfies Stream);
+        stream?.send({ type: 'loaded' } satisfies Carried);
       });
     } else {
       if (!this.#colo) {
