@@ -11,6 +11,8 @@ import { HttpReader, Newcomer, RedisReader, RedisWriter, type Client } from './c
 import type { ClientOrder, ClientNews } from './client-process.js';
 
 const finishMs = 15_000;
+/** Tells the keys of this load from those of any other. */
+const run = randomUUID().slice(0, 8);
 
 let clients: Client[] = [];
 let writers: RedisWriter[] = [];
@@ -25,13 +27,13 @@ function tell(news: ClientNews): void {
 async function start(order: Extract<ClientOrder, { type: 'start' }>): Promise<void> {
   const redis = { host: order.guest, port: order.redisPort };
   const http = { host: order.guest, port: order.httpPort };
-  const run = randomUUID().slice(0, 8);
   writers = Array.from({ length: order.writers }, (_, i) => new RedisWriter(run, i, redis));
   const readers = Array.from({ length: order.readers }, (_, i) => new HttpReader(`http ${i}`, '/1k', http));
-  download = new HttpReader('download', '/1m', http, 0);
+  const stampReaders = Array.from({ length: order.stampReaders ?? 0 }, (_, i) => new HttpReader(`stamp ${i}`, '/stamp', http));
+  download = order.download === false ? undefined : new HttpReader('download', '/1m', http, 0);
   const redisReaders = Array.from({ length: order.redisReaders ?? 0 }, (_, i) => new RedisReader(i, writers, redis));
   const newcomers = Array.from({ length: order.newcomers ?? 0 }, (_, i) => new Newcomer(run, i, redis));
-  clients = [...writers, ...readers, ...redisReaders, ...newcomers, download];
+  clients = [...writers, ...readers, ...redisReaders, ...stampReaders, ...newcomers, ...(download ? [download] : [])];
   for (const client of clients) await client.connect();
   startedNs = process.hrtime.bigint();
   running = Promise.all(clients.map((client) => client.run()));
@@ -51,6 +53,7 @@ async function stop(sinceNs: bigint): Promise<void> {
   const reports = clients.map((client) => client.report(sinceNs));
   for (const client of clients) client.close();
   const lost = await Promise.all(writers.map((writer) => writer.countLost()));
+  await forget();
   tell({
     type: 'stopped',
     reports: reports.map((report) => ({ ...report, firstReplyNs: report.firstReplyNs.toString() })),
@@ -58,6 +61,16 @@ async function stop(sinceNs: bigint): Promise<void> {
     lost: lost.reduce((sum, count) => sum + count, 0),
     longestSilenceMs,
   });
+}
+
+/** What was found is not lost with a guest that does not answer here; its keys are told of. */
+async function forget(): Promise<void> {
+  const late = sleep(finishMs * slowdown()).then(() => { throw new Error('it did not answer in time'); });
+  try {
+    await Promise.race([Promise.all(clients.map((client) => client.forget())), late]);
+  } catch (error) {
+    process.stderr.write(`The keys "drill:${run}:*" of this load stay in the guest's Redis: ${(error as Error).message}.\n`);
+  }
 }
 
 async function obey(order: ClientOrder): Promise<void> {

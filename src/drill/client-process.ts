@@ -6,7 +6,9 @@ import { fileURLToPath } from 'node:url';
 export type ClientOrder =
   | { type: 'start'; guest: string; redisPort: number; httpPort: number; writers: number; readers: number;
     /** Redis clients that only read, and that come and go. */
-    redisReaders?: number; newcomers?: number }
+    redisReaders?: number; newcomers?: number;
+    /** Readers of the page that no two guests answer alike, and whether the large one is fetched all the time, as it is by default. */
+    stampReaders?: number; download?: boolean }
   | { type: 'progress'; sinceNs: string }
   | { type: 'stop'; sinceNs: string };
 

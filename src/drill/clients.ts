@@ -35,6 +35,8 @@ export abstract class Client {
   /** One request and its reply. @throws if the connection ended or the reply is wrong */
   protected abstract exchange(): Promise<void>;
   abstract close(): void;
+  /** Deletes what it has written, if it writes; it is asked for nothing more. */
+  async forget(): Promise<void> {}
 
   async run(): Promise<void> {
     try {
@@ -129,6 +131,11 @@ export class RedisWriter extends Client {
     }
   }
 
+  override async forget(): Promise<void> {
+    const sequences = Array.from({ length: this.#sequence }, (_, sequence) => sequence);
+    await deleteKeys(this.#at, [this.counterKey, ...sequences.map((sequence) => this.#key(sequence))]);
+  }
+
   /** The key that only this writer counts up. */
   get counterKey(): string {
     return `${this.#prefix}:count`;
@@ -202,6 +209,21 @@ export class Newcomer extends Client {
   }
 
   close(): void {}
+
+  override async forget(): Promise<void> {
+    await deleteKeys(this.#at, [this.#key]);
+  }
+}
+
+async function deleteKeys(at: { host: string; port: number }, keys: readonly string[]): Promise<void> {
+  const connection = await RespConnection.connect(at.host, at.port, connectTimeoutMs);
+  try {
+    const batches = Array.from({ length: Math.ceil(keys.length / 1000) }, (_, i) => keys.slice(1000 * i, 1000 * (i + 1)));
+    const replies = await Promise.all(batches.map((batch) => connection.command('DEL', ...batch)));
+    for (const reply of replies) if (reply instanceof Error) throw reply;
+  } finally {
+    connection.close();
+  }
 }
 
 /** Fetches one page over and over and insists that it never changes. */

@@ -60,7 +60,7 @@ export class Faults {
     this.#frozen.clear();
   }
 
-  /** Ends an agent in order, and its VM with it. */
+  /** Ends an agent in order: it hands a protected VM over, and ends any other. */
   async stop(host: HostName): Promise<void> {
     const { agent } = await this.#pids(host);
     this.#down.set(host, { cables: false });

@@ -58,7 +58,7 @@ function judgeSpeech(expect: Script['expect'], seen: Observations): Finding[] {
   if (!speech) return [];
   const findings: Finding[] = [];
   const found = takeovers(seen);
-  if (expect.oneActive) {
+  if (expect.oneActive !== false) {
     const { reigns, count } = speech;
     const short = reigns.findIndex((reign, i) => i > 0 && i < reigns.length - 1 && reigns[i + 1]!.firstNs - reign.firstNs < shortestReignNs);
     const met = short < 0 && count === reigns.length;
@@ -87,14 +87,14 @@ function judgeLoads(expect: Script['expect'], loads: readonly LoadOutcome[]): Fi
   const findings: Finding[] = [];
   const sum = (pick: (load: LoadOutcome) => number): number => loads.reduce((total, load) => total + pick(load), 0);
   const broken = loads.flatMap((load) => load.broken);
-  if (expect.connectionsSurvive) {
+  if (expect.connectionsSurvive !== false) {
     const all = sum((load) => load.connections);
     findings.push({
       expectation: 'connectionsSurvive', met: broken.length === 0 && sum((load) => load.replies) > 0,
       text: `${all - broken.length} of ${all} connections go on, after ${sum((load) => load.replies)} replies${broken.map(({ name, why }) => `; ${name}: ${why}`).join('')}`,
     });
   }
-  if (expect.writesKept) {
+  if (expect.writesKept !== false) {
     const lost = sum((load) => load.lost);
     findings.push({ expectation: 'writesKept', met: lost === 0, text: `${lost} of ${sum((load) => load.acknowledged)} acknowledged writes are lost` });
   }

@@ -55,13 +55,19 @@ function explainUnion(schema: Schema, value: unknown, path: PropertyKey[]): Mist
   const options = optionsOf(schema);
   const words = options.flatMap((option) => (isEnum(option) ? Object.values(option._zod.def.entries).map(String) : []));
   const keys = options.flatMap(keysOf);
-  if (value === null) return [{ path, what: 'nothing stands here', suggestion: `There are: ${[...words, ...keys].join(', ')}.` }];
-  if (typeof value === 'string' && keys.includes(value)) {
-    const [example] = examplesOf(options.map((option) => shapeOf(option)?.[value]).find((found) => found !== undefined));
-    return [{ path, what: `"${value}" needs more`, suggestion: `Write for example: ${value}: ${String(example)}` }];
-  }
+  const choice = `There are: ${[...words, ...keys].join(', ')}.`;
+  const exampleOf = (key: string): string => {
+    const [example] = examplesOf(options.map((option) => shapeOf(option)?.[key]).find((found) => found !== undefined));
+    return `Write for example: ${key}: ${String(example)}`;
+  };
+  if (value === null) return [{ path, what: 'nothing stands here', suggestion: choice }];
+  if (typeof value === 'string' && keys.includes(value)) return [{ path, what: `"${value}" needs more`, suggestion: exampleOf(value) }];
   if (typeof value === 'string' && words.length > 0) {
     return [{ path, what: `there is no "${value}"`, suggestion: suggestion(value, [...words, ...keys]) }];
+  }
+  if (!isMap(value) && words.length > 0) {
+    const [first] = [value].flat();
+    return [{ path, what: `cannot be ${shown(value)}`, suggestion: typeof first === 'string' && keys.includes(first) ? exampleOf(first) : choice }];
   }
   if (isMap(value)) {
     const names = Object.keys(value);

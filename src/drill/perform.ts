@@ -58,9 +58,10 @@ export class Performer {
     } else if ('upgrade' in step) {
       this.#disturb(`the agent of ${host} was upgraded`);
       await faults.stop(host);
-      await faults.bringBack(this.#signal);
-    } else if ('bringBack' in step) {
       await faults.bringBack(this.#signal, host);
+    } else if ('bringBack' in step) {
+      const [back] = await faults.bringBack(this.#signal, host);
+      if (back === undefined) throw new StepError(`Nothing of host ${host} was killed or stopped: it cannot be brought back.`);
     } else if ('partition' in step) {
       const { network, direction } = step.partition;
       this.#disturb(`${host} was cut off`);
@@ -112,7 +113,11 @@ export class Performer {
       case 'freeDisk':
         this.#stage.faults.freeDisk();
         return '';
-      case 'bringBack': return (await this.#stage.faults.bringBack(this.#signal)).map((host) => `host ${host}`).join(', ');
+      case 'bringBack': {
+        const hosts = await this.#stage.faults.bringBack(this.#signal);
+        if (hosts.length === 0) throw new StepError('No host was killed or stopped: none can be brought back.');
+        return hosts.map((host) => `host ${host}`).join(', ');
+      }
       case 'reprotect': {
         const host = await this.#stage.hostOf('primary');
         await this.#stage.call(host, 'reprotect');

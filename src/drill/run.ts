@@ -125,7 +125,8 @@ async function observe(script: Script, stage: Stage, { disturbances, loads }: Pe
   };
 }
 
-function keepLogs(lab: Lab, result: DrillResult, logDir: string | undefined): void {
+/** Logs that cannot be copied are told of in the result: the lab has still to go. */
+export function keepLogs(lab: Pick<Lab, 'log'>, result: DrillResult, logDir: string | undefined): void {
   for (const host of hostNames) {
     try {
       result.logs[host] = readFileSync(lab.log(host, 'agent'), 'utf8').trimEnd().split('\n').slice(-loggedLines).join('\n');
@@ -133,9 +134,13 @@ function keepLogs(lab: Lab, result: DrillResult, logDir: string | undefined): vo
       // A host that was never made has no log.
     }
     if (logDir === undefined) continue;
-    const dir = join(logDir, `${result.drill}-${result.seed}`, host);
-    mkdirSync(dir, { recursive: true, mode: 0o700 });
-    const logs = (['agent', 'qemu', 'console'] as const).filter((which) => existsSync(lab.log(host, which)));
-    for (const which of logs) copyFileSync(lab.log(host, which), join(dir, `${which}.log`));
+    try {
+      const dir = join(logDir, `${result.drill}-${result.seed}`, host);
+      mkdirSync(dir, { recursive: true, mode: 0o700 });
+      const logs = (['agent', 'qemu', 'console'] as const).filter((which) => existsSync(lab.log(host, which)));
+      for (const which of logs) copyFileSync(lab.log(host, which), join(dir, `${which}.log`));
+    } catch (error) {
+      result.reason = [result.reason, `the logs of host ${host} could not be kept: ${(error as Error).message}`].filter(Boolean).join('; ');
+    }
   }
 }

@@ -1,9 +1,9 @@
-/** The drills that come with colopp. */
+/** Where drills are: those that come with colopp, files, and folders of files. */
 
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { loadDrill } from './read.js';
+import { DrillFileError, loadDrill } from './read.js';
 import type { Script } from './script.js';
 
 /** From dist/src/drill to the sources: drills are data, and are not compiled. */
@@ -11,27 +11,47 @@ const folder = fileURLToPath(new URL('../../../src/drill/drills/', import.meta.u
 
 export interface Drill { file: string; script: Script }
 
-/** All of them, the quick ones first. */
+/** The mistakes of several files. */
+export class DrillFilesError extends Error {
+  readonly code = 'DRILL_FILE';
+
+  constructor(errors: readonly DrillFileError[]) {
+    super(errors.map(({ message }) => message).join('\n'));
+    this.name = 'DrillFilesError';
+  }
+}
+
+/** All that come with colopp, the quick ones first. */
 export function shippedDrills(): Drill[] {
-  return drillsIn(folder).sort((one, other) => Number(other.script.quick) - Number(one.script.quick));
+  return loadDrills([folder]).sort((one, other) => Number(other.script.quick) - Number(one.script.quick));
 }
 
 /**
- * @param word the name of a drill that comes with colopp, a file, or a folder of files
- * @throws DrillFileError
+ * @param words names of drills that come with colopp, files, or folders of files
+ * @throws DrillFilesError with every mistake of every file
  */
-export function findDrills(word: string): Drill[] {
+export function loadDrills(words: readonly string[]): Drill[] {
+  const wrong: DrillFileError[] = [];
+  const orNote = <T>(find: () => T[]): T[] => {
+    try {
+      return find();
+    } catch (error) {
+      if (!(error instanceof DrillFileError)) throw error;
+      wrong.push(error);
+      return [];
+    }
+  };
+  const files = words.flatMap((word) => orNote(() => filesOf(word)));
+  const drills = files.flatMap((file) => orNote(() => [{ file, script: loadDrill(file) }]));
+  if (wrong.length > 0) throw new DrillFilesError(wrong);
+  return drills;
+}
+
+function filesOf(word: string): string[] {
   const shipped = join(folder, `${word}.yaml`);
-  if (/^[a-z0-9-]+$/.test(word) && isFile(shipped)) return [{ file: shipped, script: loadDrill(shipped) }];
-  if (statSync(word, { throwIfNoEntry: false })?.isDirectory()) return drillsIn(word);
-  return [{ file: word, script: loadDrill(word) }];
-}
-
-function drillsIn(dir: string): Drill[] {
-  const files = readdirSync(dir).filter((name) => /\.ya?ml$/.test(name)).sort().map((name) => join(dir, name));
-  return files.map((file) => ({ file, script: loadDrill(file) }));
-}
-
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+  if (/^[a-z0-9-]+$/.test(word) && statSync(shipped, { throwIfNoEntry: false })?.isFile()) return [shipped];
+  if (!statSync(word, { throwIfNoEntry: false })?.isDirectory()) return [word];
+  const names = readdirSync(word).filter((name) => /\.ya?ml$/.test(name)).sort();
+  if (names.length > 0) return names.map((name) => join(word, name));
+  throw new DrillFileError(word, [{ line: 1, column: 1, what: 'no file in this folder is a drill', suggestion: 'The name of a drill ends in ".yaml" or ".yml".' }]);
 }

@@ -111,7 +111,7 @@ export class Stage {
     const socket = this.#sockets.get(host);
     if (socket === undefined || this.#faults?.isDown(host)) return undefined;
     try {
-      return await callAgent(socket, { command: 'status', brief: true }, { timeoutMs: statusTimeoutMs }) as AgentStatus;
+      return await callAgent(socket, { command: 'status', brief: true }, { timeoutMs: statusTimeoutMs * slowdown() }) as AgentStatus;
     } catch (error) {
       if (error instanceof ControlError) return undefined;
       throw error;
@@ -151,7 +151,7 @@ export class Stage {
   async metric(host: HostName, name: MetricName): Promise<number | undefined> {
     const status: unknown = await this.status(host);
     const value = name.split('.').reduce<unknown>((inner, part) => (inner as Record<string, unknown> | null | undefined)?.[part], status);
-    return typeof value === 'number' ? value : undefined;
+    return Array.isArray(value) ? value.length : typeof value === 'number' ? value : undefined;
   }
 
   /** What every host says of itself, for people. */

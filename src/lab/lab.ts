@@ -34,6 +34,8 @@ const metricsPort = 9749;
 const guestSchema = z.object({
   kernel: z.string(), initrd: z.string(), append: z.string(), mac: z.string(), memoryMiB: z.number(),
   ports: z.object({ redis: z.number(), http: z.number() }),
+  /** More of QEMU's arguments. */
+  extraArgs: z.array(z.string()).default([]),
 });
 
 /** The demo guest, as its builder left it. */
@@ -47,6 +49,13 @@ export function demoGuest(): Guest {
   } catch (cause) {
     throw new LabError(`The demo guest is not built (${path} cannot be used). Run: npm run setup`, { cause });
   }
+}
+
+/** Parts of an agent's configuration; its times are those of a machine that is not slow. */
+export interface AgentOverrides {
+  heartbeat?: { intervalMs?: number | undefined; missed?: number | undefined } | undefined;
+  checkpoint?: { timeoutMs?: number | undefined; syncTimeoutMs?: number | undefined; [key: string]: unknown } | undefined;
+  [key: string]: unknown;
 }
 
 export interface LabOptions {
@@ -64,7 +73,7 @@ export interface LabOptions {
   /** The secondary's VM runs, too, and output leaves as soon as both have said it. */
   secondary?: 'paused' | 'active';
   /** Parts of the agents' configuration to change, by host. */
-  overrides?: Partial<Record<HostName, Record<string, unknown>>>;
+  overrides?: Partial<Record<HostName, AgentOverrides>>;
   /** Gives the making up; what is made of the lab is taken down again. */
   signal?: AbortSignal;
 }
@@ -166,18 +175,28 @@ export class Lab {
   }
 
   /**
-   * Waits until the guest says that its services answer, on whichever host it has come to run.
+   * Waits until the guest says that its services answer, on whichever host it has come to run. What a secondary
+   * says is not asked: its VM may be ahead of the one that speaks, which stands still for every checkpoint.
    * @throws LabError after `timeoutMs`, times {@link slowdown}, with the end of its console
    */
   async waitForGuest(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const limitMs = timeoutMs * slowdown();
     const deadlineMs = performance.now() + limitMs;
     for (;;) {
-      const console = (await Promise.all(hostNames.map((host) => readFile(this.log(host, 'console'), 'utf8').catch(() => '')))).join('\n');
+      const console = (await Promise.all(hostNames.map((host) => this.#consoleUnlessSecondary(host)))).join('\n');
       if (console.includes('COLOPP-GUEST-READY')) return;
       if (performance.now() > deadlineMs) throw new LabError(`The guest was not ready within ${limitMs / 1000} s. Its console ended with:\n${console.slice(-1000)}`);
       await sleep(50, undefined, { signal });
     }
+  }
+
+  async #consoleUnlessSecondary(host: HostName): Promise<string> {
+    try {
+      if ((await this.status(host)).role === 'secondary') return '';
+    } catch (error) {
+      if (!(error instanceof ControlError)) throw error; // a lost host has said what it said
+    }
+    return readFile(this.log(host, 'console'), 'utf8').catch(() => '');
   }
 
   /** Ends every process in the lab and removes all of it. @returns what was removed */
@@ -233,6 +252,7 @@ export class Lab {
         name: 'guest', memoryMiB: guest.memoryMiB, vcpus: options.vcpus ?? 1,
         kernel: guest.kernel, initrd: guest.initrd, mac: guest.mac,
         append: `${guest.append} colopp.ip=${addresses.guest}/24 colopp.ip6=${addresses.guest6}/64`,
+        extraArgs: guest.extraArgs,
       },
       network: { bridge: 'br0', tap: 'clp-tap0', holdTap: 'clp-hold0' },
       peer: {
@@ -242,14 +262,23 @@ export class Lab {
       },
       ...(options.witness ? { witness: { address: `${addresses.witness}:${witnessPort}`, secretFile: join(this.dir, 'secret') } } : {}),
       metrics: { listen: `127.0.0.1:${metricsPort}` },
-      heartbeat: { intervalMs: Math.round(heartbeatMs * slowdown()) },
-      checkpoint: { timeoutMs: Math.round(checkpointTimeoutMs * slowdown()), syncTimeoutMs: Math.round(syncTimeoutMs * slowdown()) },
       ...(options.preRelease ? { services: [{ port: guest.ports.redis, protocol: 'resp' }, { port: guest.ports.http, protocol: 'http' }] } : {}),
       ...(options.secondary === 'active' ? { secondary: 'active', mode: 'compare' } : {}),
-      ...options.overrides?.[host],
+      ...slowedDown(options.overrides?.[host] ?? {}),
     };
     writeFileSync(this.configPath(host), stringify(config), { mode: 0o600 });
   }
+}
+
+/** With the lab's heartbeats and time limits where `overrides` have none, and all of these times `factor`, as slow as this machine. */
+export function slowedDown(overrides: AgentOverrides, factor = slowdown()): AgentOverrides {
+  const { heartbeat, checkpoint } = overrides;
+  const slow = (ms: number): number => Math.round(ms * factor);
+  return {
+    ...overrides,
+    heartbeat: { ...heartbeat, intervalMs: slow(heartbeat?.intervalMs ?? heartbeatMs) },
+    checkpoint: { ...checkpoint, timeoutMs: slow(checkpoint?.timeoutMs ?? checkpointTimeoutMs), syncTimeoutMs: slow(checkpoint?.syncTimeoutMs ?? syncTimeoutMs) },
+  };
 }
 
 function requireRoot(): void {

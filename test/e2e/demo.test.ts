@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { callAgent } from '../../src/agent/control.js';
 import type { DemoSummary } from '../../src/drill/demo.js';
-import { assertInterrupted, colopp, ended, LabTrace, ownLab, pressCtrlC, startColopp } from './lab-harness.js';
+import { assertInterrupted, colopp, ended, LabTrace, ownLab, pressCtrlC, protectTimeoutMs, startColopp, until } from './lab-harness.js';
 
 const lab = ownLab('t-demo');
 const scratch = mkdtempSync(join(tmpdir(), 'colopp-demo-'));
@@ -18,7 +19,7 @@ test.after(async () => {
 });
 
 /** Runs the demo for a while, then sends it a signal. */
-async function cutShort(signal: 'SIGINT' | 'SIGKILL', fromMs: number, toMs: number) {
+async function cutShort(signal: 'SIGINT' | 'SIGHUP' | 'SIGKILL', fromMs: number, toMs: number) {
   const demo = startColopp('demo', '--rounds', '9', '--name', lab.name); // it must not end by itself
   const end = ended(demo);
   await sleep(fromMs + Math.random() * (toMs - fromMs));
@@ -26,6 +27,7 @@ async function cutShort(signal: 'SIGINT' | 'SIGKILL', fromMs: number, toMs: numb
   await trace.note();
   if (signal === 'SIGINT') pressCtrlC(demo);
   else demo.kill(signal);
+  if (signal === 'SIGHUP') demo.stdout!.destroy();
   return { trace, end: await end };
 }
 
@@ -37,11 +39,31 @@ for (const [fromMs, toMs] of [[300, 3000], [3000, 9000]] as const) {
   });
 }
 
+test('its terminal is closed with everything running', async () => {
+  const { trace, end } = await cutShort('SIGHUP', 5000, 9000);
+  assert.is(end.code, 130, end.stderr);
+  await trace.assertGone();
+});
+
 test('killed with everything running: the next demo, or lab down, cleans up', async () => {
-  const { trace } = await cutShort('SIGKILL', 5000, 9000);
-  assert.ok((await trace.leftovers()).length > 0);
+  const { trace, end } = await cutShort('SIGKILL', 5000, 9000);
+  assert.ok((await trace.leftovers()).length > 0, end.stdout + end.stderr);
   assert.is((await colopp('lab', 'down', '--name', lab.name)).code, 0);
   await trace.assertGone();
+});
+
+test('a VM that is not protected when its host is to be killed: the demo says so, and shows nothing', async () => {
+  const demo = startColopp('demo', '--name', lab.name);
+  let said = '';
+  demo.stdout!.on('data', (text: string) => { said += text; });
+  const end = ended(demo);
+  await until('the demo has a protected VM', () => said.includes(': protected ('), 2 * protectTimeoutMs);
+  await callAgent(lab.socket('a'), { command: 'pause' });
+  const { code, stdout, stderr } = await end;
+  assert.is.not(code, 0, stdout + stderr);
+  assert.match(stderr, /Host a was not protected by b within 5 s: it is primary, active-alone \(an operator has paused/, stderr);
+  assert.not.match(stdout, 'outlived its host.');
+  assert.match((await colopp('lab', 'down', '--name', lab.name)).stdout, 'There is no lab');
 });
 
 test('one round: every connection survives, nothing acknowledged is lost', async () => {

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { DrillResult } from '../../src/drill/run.js';
+import { demoGuest } from '../../src/lab/lab.js';
 import { addresses } from '../../src/lab/topology.js';
 import {
   assertInterrupted, assertRefused, cli, colopp, ended, isAlive, LabTrace, other, ownLab, pressCtrlC, startColopp, until,
@@ -62,9 +63,22 @@ test('Ctrl-C in the middle of a drill leaves nothing', async () => {
 /** A drill on the pair that the next test makes, and the others use. */
 const here = (text: string): string => `pair: { agents: { a: ${lab.socket('a')}, b: ${lab.socket('b')} }, service: { address: ${addresses.guest} } }\n${text}`;
 
-/** Runs `colopp` where the clients are. */
-function coloppAmongClients(...args: string[]): Promise<CommandEnd> {
-  return ended(spawn('ip', ['netns', 'exec', lab.topology.client, process.execPath, cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'], detached: true }));
+/** Runs Node.js where the clients are. */
+function nodeAmongClients(...args: string[]): Promise<CommandEnd> {
+  return ended(spawn('ip', ['netns', 'exec', lab.topology.client, process.execPath, ...args], { stdio: ['ignore', 'pipe', 'pipe'], detached: true }));
+}
+
+const coloppAmongClients = (...args: string[]): Promise<CommandEnd> => nodeAmongClients(cli, ...args);
+
+/** How many keys there are in the guest's Redis. */
+async function countKeys(): Promise<number> {
+  const { stdout, stderr } = await nodeAmongClients('--input-type=module', '-e', `
+    import { RespConnection } from ${JSON.stringify(new URL('../../src/drill/resp.js', import.meta.url).href)};
+    const connection = await RespConnection.connect('${addresses.guest}', ${demoGuest().ports.redis}, 5000);
+    console.log(String(await connection.command('DBSIZE')));
+    connection.close();`);
+  assert.match(stdout, /^\d+\n$/, stderr);
+  return Number(stdout);
 }
 
 test('a pair that runs already is drilled, and goes on', async () => {
@@ -87,6 +101,7 @@ expect: { protectedAtEnd: true }
   assert.is(end.code, 0, end.stdout + end.stderr);
   assert.match(end.stdout, /4 of 4 connections go on, after/);
   assert.equal(await Promise.all((['a', 'b'] as const).map(async (host) => (await lab.status(host)).pid)), pids, 'the same agents');
+  assert.is(await countKeys(), 0, 'no key of the load is left');
 });
 
 test('what is expected and does not happen is a failure: exit code 1, and why', async () => {

@@ -123,11 +123,11 @@ export async function ended(child: ChildProcess): Promise<CommandEnd> {
 }
 
 /** Wrong usage or environment: exit code 2 and one sentence. */
-export function assertRefused(end: CommandEnd, sentence: RegExp): void {
+export function assertRefused(end: CommandEnd, sentence: RegExp, code = 2): void {
   assert.match(end.stderr, sentence);
   assert.is(end.stderr.trimEnd().split('\n').length, 1, `one line, not: ${end.stderr}`);
   assert.not.match(end.stderr, /\n\s+at /, 'no stack');
-  assert.is(end.code, 2);
+  assert.is(end.code, code);
 }
 
 /** Ctrl-C: it says so and cleans up, unless it was still starting and had made nothing. */

@@ -11,7 +11,7 @@ import type { AgentNews } from '../../src/agent/agent.js';
 import { watchAgent } from '../../src/agent/control.js';
 import type { ClientProcess } from '../../src/drill/client-process.js';
 import { addresses, type HostName } from '../../src/lab/topology.js';
-import { assertUnharmed, colopp, ownLab, protectTimeoutMs, startClients, untilProtected } from './lab-harness.js';
+import { assertUnharmed, colopp, ownLab, protectTimeoutMs, startClients, until, untilProtected } from './lab-harness.js';
 
 const lab = ownLab('t-hostile');
 const mib = 1024 * 1024;
@@ -20,6 +20,7 @@ const mostGrowthBytes = 64 * mib;
 const agents = {} as Record<HostName, { pid: number; peakBytes: number }>;
 const watching = new AbortController();
 const phases: string[] = [];
+const notes: string[] = [];
 let clients: ClientProcess;
 let sinceNs: bigint;
 
@@ -49,8 +50,9 @@ function peakBytes(pid: number): number {
 
 async function followPhases(host: HostName): Promise<void> {
   for await (const news of watchAgent(lab.socket(host), watching.signal)) {
-    const { event, phase } = news as AgentNews & { phase?: string };
-    if (event === 'phase') phases.push(phase!);
+    const told = news as AgentNews;
+    if (told.event === 'phase') phases.push(told.phase);
+    if (told.event === 'note') notes.push(told.code);
   }
 }
 
@@ -79,9 +81,10 @@ const agentLog = (): string => readFileSync(lab.log('a', 'agent'), 'utf8');
 
 test('a peer of another version is refused, and the log says which', async () => {
   const { refusedConnections } = await lab.status('a');
-  assert.match(await attack('version') as string, /^434c5002/, 'it hears our magic and version, to know why');
+  assert.match(await attack('version') as string, /^434c5003/, 'it hears our magic and version, to know why');
   assert.is((await lab.status('a')).refusedConnections, refusedConnections + 1);
-  assert.match(agentLog(), /refused the connection from 10\.78\.0\.2:\d+: it speaks version 99 of the peer protocol and this host version 2; install the same colopp on both hosts/);
+  await until('whoever watches hears of it', async () => notes.includes('PEER_REFUSED'));
+  assert.match(agentLog(), /refused the connection from 10\.78\.0\.2:\d+: it speaks version 99 of the peer protocol and this host version 3; install the same colopp on both hosts/);
   await assertUntouched();
 });
 

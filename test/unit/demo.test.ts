@@ -8,7 +8,7 @@ import { seededRandom } from '../../src/drill/random.js';
 
 const round = (changes: Partial<DemoRound> = {}): DemoRound => ({
   accel: 'tcg', checkpoints: { count: 3, pausesMs: [10, 20, 30] }, failover: { detectMs: 300, takeoverMs: 20, firstReplyMs: 400 },
-  connections: { open: 13, survived: 13, broken: [] }, writes: { acknowledged: 100, lost: 0 }, killedInCheckpoint: false, ...changes,
+  output: { packets: 1000, early: 400, match: 10 }, connections: { open: 13, survived: 13, broken: [] }, writes: { acknowledged: 100, lost: 0 }, killedInCheckpoint: false, ...changes,
 });
 
 test('a round is passed if every connection survived and nothing was lost', () => {
@@ -22,7 +22,7 @@ test('one round is its own summary', () => {
   assert.equal(summarize([round()]), {
     accel: 'tcg', checkpoints: { count: 3, pauseMsP50: 20, pauseMsP99: 30 },
     failover: { detectMs: 300, takeoverMs: 20, firstReplyMs: 400, firstReplyMsMax: 400 },
-    connections: { open: 13, survived: 13 }, writes: { acknowledged: 100, lost: 0 }, rounds: { passed: 1, failed: 0 },
+    output: { packets: 1000, early: 400, match: 10 }, connections: { open: 13, survived: 13 }, writes: { acknowledged: 100, lost: 0 }, rounds: { passed: 1, failed: 0 },
   });
 });
 
@@ -35,6 +35,7 @@ test('counts add up, times are medians, the slowest reply is named', () => {
   assert.equal(summary.failover, { detectMs: 200, takeoverMs: 30, firstReplyMs: 400, firstReplyMsMax: 4000 });
   assert.equal(summary.checkpoints, { count: 7, pauseMsP50: 20, pauseMsP99: 30 });
   assert.equal(summary.writes, { acknowledged: 250, lost: 2 });
+  assert.equal(summary.output, { packets: 3000, early: 1200, match: 30 });
   assert.equal(summary.connections, { open: 39, survived: 39 });
   assert.equal(summary.rounds, { passed: 2, failed: 1 });
 });
@@ -56,11 +57,11 @@ test('a quantile is the value of the nearest rank', () => {
 
 test('the history of pauses keeps the last 4096', () => {
   const history = new PauseHistory();
-  assert.equal(history.summary(), { lastMsAgo: null, pauseMsP50: null, pauseMsP99: null });
-  for (let i = 0; i < 4096; i++) history.add(1000);
-  for (let i = 0; i < 4096; i++) history.add(i < 4000 ? 10 : 50);
-  const { lastMsAgo, pauseMsP50, pauseMsP99 } = history.summary();
-  assert.equal([pauseMsP50, pauseMsP99], [10, 50]);
+  assert.equal(history.summary(), { lastMsAgo: null, pauseMsP50: null, pauseMsP99: null, askMsP50: null, askMsP99: null });
+  for (let i = 0; i < 4096; i++) history.add(1000, 100);
+  for (let i = 0; i < 4096; i++) history.add(i < 4000 ? 10 : 50, i < 4000 ? 1 : 5);
+  const { lastMsAgo, pauseMsP50, pauseMsP99, askMsP50, askMsP99 } = history.summary();
+  assert.equal([pauseMsP50, pauseMsP99, askMsP50, askMsP99], [10, 50, 1, 5]);
   assert.ok(lastMsAgo! >= 0 && lastMsAgo! < 1000);
 });
 

@@ -1,11 +1,14 @@
 /** Mistakes in drill files: each is told with its line, its column and what to write instead. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { isMap, isPair, parseDocument, visit, type Pair, type Scalar } from 'yaml';
 import { DrillFileError, parseDrill, type Problem } from '../../src/drill/read.js';
 import { scriptJsonSchema } from '../../src/drill/script.js';
+import { loadDrills } from '../../src/drill/shipped.js';
 
 const header = 'drill: x\nproves: That mistakes are told.\n';
 
@@ -59,6 +62,14 @@ const cases: Record<string, [string, RegExp, RegExp]> = {
   'a file of something else': ['vm: { memoryMiB: 4 }\n^\nsteps: [sleep: 1s]', /unknown key "vm"/, /There are: drill, proves/],
   'a mistake in the configuration': ['lab: { agent: { heartbeat: { interval: 5 } } }\n                             ^\nsteps: [sleep: 1s]', /unknown key "interval"/, /Did you mean "intervalMs"|There are: intervalMs/],
   'a step that undoes nothing': ['steps:\n  - thaw\n    ^', /"thaw" has nothing to do here/, /"freeze" before it/],
+  'a return of a host that was not lost': ['steps:\n  - kill: { host: a, what: host }\n  - bringBack: { host: b }\n    ^', /"bringBack" has nothing to do here/, /"kill".*"stop", about host b before it/],
+  'a second return of the same host': ['steps:\n  - stop: { host: b }\n  - bringBack: { host: b }\n  - bringBack\n    ^', /"bringBack" has nothing to do here/, /"kill"/],
+  'a return after the loss of QEMU alone': ['steps:\n  - kill: { host: a, what: qemu }\n  - bringBack\n    ^', /"bringBack" has nothing to do here/, /"kill" of an agent or a host/],
+  'a list for a step': ['steps:\n  - [sleep, 1s]\n    ^', /cannot be \["sleep","1s"\]/, /Write for example: sleep: 1s\.\.2s/],
+  'a number for a step': ['steps:\n  - 5\n    ^', /cannot be 5/, /There are: startLoad, .*sleep/],
+  'a host of a pair that nobody can ask': ['pair: { agents: { a: /x } }\nsteps: [{ failover: { askedAt: b } }]\n        ^', /"b" cannot be asked/, /b: \/run\/colopp\/agent-b\.sock/],
+  'a secondary of a pair that nobody can ask': ['pair: { agents: { a: /x } }\nsteps: [{ waitUntil: { host: secondary, state: silent, within: 1s } }]\n        ^', /"secondary" cannot be asked/, /b: \/run/],
+  'a metric of a host that nobody can ask': ['pair: { agents: { a: /x } }\nsteps: [checkpoint]\nexpect:\n  metrics:\n    - { host: b, metric: generation, atLeast: 1 }\n      ^', /"b" cannot be asked/, /b: \/run/],
   'a second load': ['steps: [startLoad, startLoad]\n                   ^', /the load runs already/, /stopLoad/],
   'a load of nobody': ['load: { writers: 0, readers: 0 }\nsteps: [startLoad]\n        ^', /a load of no clients/, /writers: 2/],
   'a mirror that is none': ['steps:\n  - impair: { traffic: mirror, host: a, drop: 1% }\n            ^', /nothing is mirrored/, /preRelease: true/],
@@ -73,6 +84,10 @@ const cases: Record<string, [string, RegExp, RegExp]> = {
   'an address that is none': ['pair: { agents: { a: /x }, service: { address: here } }\n                                               ^\nsteps: [startLoad]', /must be an IP address/, /address: 10\.0\.0\.5/],
   'a takeover that nothing causes': ['steps: [startLoad]\nexpect:\n  takeovers: 1\n  ^', /nothing in this drill can cause/, /kill:/],
   'a silence that nobody hears': ['steps: [sleep: 1s]\nexpect:\n  longestSilence: 1s\n  ^', /without clients/, /startLoad/],
+  'connections that are never made': ['steps: [sleep: 1s]\nexpect:\n  connectionsSurvive: true\n  ^', /without clients "connectionsSurvive"/, /startLoad/],
+  'writes that nobody does': ['steps: [sleep: 1s]\nexpect:\n  writesKept: true\n  ^', /without clients "writesKept"/, /startLoad/],
+  'writes of readers': ['load: { writers: 0 }\nsteps: [startLoad]\nexpect:\n  writesKept: true\n  ^', /nobody writes/, /writers: 2/],
+  'one active host of a pair': ['pair: { agents: { a: /x } }\nsteps: [checkpoint]\nexpect: { oneActive: true }\n          ^', /only a lab's is watched/, /Remove it/],
   'expectations that contradict each other': ['steps: [failover]\nexpect: { takeovers: 0, takeoverWithin: 1s }\n                        ^', /contradicts/, /Remove one/],
   'a wire that nobody watches': ['pair: { agents: { a: /x } }\nsteps: [failover]\nexpect: { takeovers: 1 }\n          ^', /only a lab's is watched/, /Remove it/],
   'a key twice': ['steps: [sleep: 1s]\nsteps: []\n^', /unique/, /Keep one/],
@@ -82,6 +97,16 @@ const cases: Record<string, [string, RegExp, RegExp]> = {
 };
 
 for (const [name, [text, what, suggestion]] of Object.entries(cases)) test(name, () => marked(text, what, suggestion));
+
+test('drills that are right although they look like mistakes', () => {
+  for (const text of [
+    'steps:\n  - kill: { host: primary, what: host }\n  - bringBack: { host: a }\n',
+    'steps:\n  - kill: { host: a, what: agent }\n  - kill: { host: b, what: host }\n  - bringBack: { host: b }\n  - bringBack\n',
+    'lab: { agent: { mode: auto } }\nsteps:\n  - impair: { traffic: mirror, host: a, drop: 1% }\n',
+    'lab: { agent: { secondary: active } }\nsteps:\n  - impair: { traffic: mirror, host: a, drop: 1% }\n',
+    'pair: { agents: { a: /x } }\nsteps: [failover, { waitUntil: { host: a, state: silent, within: 1s } }]\nexpect: { oneActive: false, writesKept: false }\n',
+  ]) parseDrill(header + text, 'x.yaml');
+});
 
 test('a missing step list, and a missing name', () => {
   assert.equal(problemsOf('load: {}\n').map(({ line, column, what }) => ({ line, column, what })), ['drill', 'proves', 'steps'].map((key) => ({ line: 1, column: 1, what: `"${key}" is missing` })));
@@ -166,6 +191,39 @@ test('the schema for editors knows every key', () => {
   for (const { text } of shipped) {
     for (const { value, isKey } of wordsOf(text)) if (isKey) assert.ok(schema.includes(`"${value}"`), value);
   }
+});
+
+// ---- files and folders ---------------------------------------------------------
+
+function inFolder(files: Record<string, string>, check: (folder: string) => void): void {
+  const folder = mkdtempSync(join(tmpdir(), 'colopp-drills-'));
+  try {
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+    check(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+const right = `${header}steps: [sleep: 1s]\n`;
+const wrong = `${header}steps: [slep: 1s]\n`;
+
+test('of a folder every wrong file is told, and of several words every one', () => {
+  inFolder({ '1.yaml': wrong, '2.yaml': right, '3.yml': wrong, 'notes.txt': 'none' }, (folder) => {
+    assert.throws(() => loadDrills([folder, 'no-such-drill', 'host-lost']), (error: Error & { code: string }) => {
+      assert.equal(error.message.split('\n').map((line) => line.slice(0, line.indexOf(': '))), [`${join(folder, '1.yaml')}:3:9`, `${join(folder, '3.yml')}:3:9`, 'no-such-drill:1:1']);
+      return error.code === 'DRILL_FILE';
+    });
+  });
+});
+
+test('a folder is read in the order of its names, and one without a drill is told', () => {
+  inFolder({ 'b.yaml': right, 'a.yml': right }, (folder) => {
+    assert.equal(loadDrills([folder, 'host-lost']).map(({ file }) => file.slice(file.lastIndexOf('/') + 1)), ['a.yml', 'b.yaml', 'host-lost.yaml']);
+  });
+  inFolder({ 'notes.txt': right }, (folder) => {
+    assert.throws(() => loadDrills([folder]), new RegExp(`${folder}:1:1: no file in this folder is a drill\\. `));
+  });
 });
 
 test.run();
