@@ -1,14 +1,14 @@
-import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { DrillFileError } from '../drill/read.js';
 import { junitXml, resultText, summaryText } from '../drill/report.js';
 import { runDrill, type DrillResult } from '../drill/run.js';
 import { scriptJsonSchema } from '../drill/script.js';
-import { findDrills, shippedDrills, type Drill } from '../drill/shipped.js';
+import { loadDrills, shippedDrills, type Drill } from '../drill/shipped.js';
 import { Lab } from '../lab/lab.js';
 import { UsageError } from './errors.js';
+import { interruptible } from './interrupt.js';
 import { whole } from './options.js';
 import { Progress } from './progress.js';
+import { requireWritable, writeResults } from './results.js';
 
 const example = `
 A drill is a short file:
@@ -90,37 +90,34 @@ interface Options {
 
 async function run(words: string[], options: Options): Promise<void> {
   const drills = choose(words, options.quick === true);
-  const interrupt = new AbortController();
-  const onSignal = (): void => interrupt.abort(new Error('interrupted'));
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  requireWritable(options.junit, options.json);
+  await interruptible(async (signal) => {
+    const results = await runAll(drills, options, signal);
+    if (results.length > 0) process.stdout.write(summaryText(results));
+    writeResults([options.junit, () => junitXml(results)], [options.json, () => `${JSON.stringify(results, null, 2)}\n`]);
+    signal.throwIfAborted();
+    process.exitCode = results.some(({ outcome }) => outcome === 'failed') ? 1 : results.some(({ outcome }) => outcome === 'not run') ? 2 : 0;
+  });
+}
+
+/** @returns the results of all that were over before an interruption */
+async function runAll(drills: readonly Drill[], options: Options, signal: AbortSignal): Promise<DrillResult[]> {
+  // What a killed run left behind is in nobody's way.
+  const leftover = new Lab(options.name);
+  if (process.geteuid?.() === 0 && await leftover.exists()) await leftover.down();
   const results: DrillResult[] = [];
-  try {
-    // What a killed run left behind is in nobody's way.
-    const leftover = new Lab(options.name);
-    if (process.geteuid?.() === 0 && await leftover.exists()) await leftover.down();
-    rounds: for (let round = 0; round < options.repeat; round++) {
-      for (const { script } of drills) {
-        const result = await runOne(script, options, options.seed + round, interrupt.signal);
-        if (interrupt.signal.aborted) break rounds;
-        results.push(result);
-        if (options.keep && result.outcome === 'failed') {
-          process.stdout.write(`The lab "${options.name}" is as it was then. Take it down: colopp lab down --name ${options.name}\n`);
-          break rounds;
-        }
+  for (let round = 0; round < options.repeat; round++) {
+    for (const { script } of drills) {
+      const result = await runOne(script, options, options.seed + round, signal);
+      if (signal.aborted) return results;
+      results.push(result);
+      if (options.keep && result.outcome === 'failed') {
+        process.stdout.write(`The lab "${options.name}" is as it was then. Take it down: colopp lab down --name ${options.name}\n`);
+        return results;
       }
     }
-  } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
   }
-  if (options.junit !== undefined) writeFileSync(options.junit, junitXml(results));
-  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(results, null, 2)}\n`);
-  if (results.length > 0) process.stdout.write(summaryText(results));
-  if (interrupt.signal.aborted) {
-    process.stdout.write('Interrupted; everything is cleaned up.\n');
-    process.exitCode = 130;
-  } else {
-    process.exitCode = results.some(({ outcome }) => outcome === 'failed') ? 1 : results.some(({ outcome }) => outcome === 'not run') ? 2 : 0;
-  }
+  return results;
 }
 
 async function runOne(script: Drill['script'], options: Options, seed: number, signal: AbortSignal): Promise<DrillResult> {
@@ -136,34 +133,13 @@ async function runOne(script: Drill['script'], options: Options, seed: number, s
 
 /** Everything is read, and every mistake told, before anything is run. */
 function choose(words: readonly string[], quick: boolean): Drill[] {
-  const drills = readAll(words).filter(({ script }) => !quick || script.quick);
+  const drills = (words.length === 0 ? shippedDrills() : loadDrills(words)).filter(({ script }) => !quick || script.quick);
   if (drills.length === 0) throw new UsageError(`None of these drills belongs to the quick set: ${words.join(', ')}.`);
   return drills;
 }
 
-function readAll(words: readonly string[]): Drill[] {
-  if (words.length === 0) return shippedDrills();
-  const wrong: string[] = [];
-  const drills = words.flatMap((word) => {
-    try {
-      return findDrills(word);
-    } catch (error) {
-      if (!(error instanceof DrillFileError)) throw error;
-      wrong.push(error.message);
-      return [];
-    }
-  });
-  if (wrong.length > 0) throw new MistakesError(wrong.join('\n'));
-  return drills;
-}
-
-/** The mistakes of several files. */
-class MistakesError extends Error {
-  readonly code = 'DRILL_FILE';
-}
-
 function check(words: string[]): void {
-  for (const { file, script } of readAll(words)) process.stdout.write(`${file}: ${script.drill} can be run.\n`);
+  for (const { file, script } of loadDrills(words)) process.stdout.write(`${file}: ${script.drill} can be run.\n`);
 }
 
 function list(options: { json?: boolean }): void {

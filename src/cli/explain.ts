@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { getSystemErrorMap } from 'node:util';
 import { Argument, Command } from 'commander';
 import { UsageError } from './errors.js';
 
@@ -25,9 +27,19 @@ export function troubleshooting(text: string): Map<string, string> {
 }
 
 function entryOf(entries: Map<string, string>, code: string): string {
-  const entry = entries.get(code.toUpperCase());
+  const entry = explanation(entries, code);
   if (entry === undefined) throw new UsageError(`There is no code ${code.slice(0, 40)}. All there are: colopp explain`);
   return entry;
+}
+
+/** What the page says of a code; of those of the operating system that it does not know, what the system says. */
+export function explanation(entries: Map<string, string>, code: string): string | undefined {
+  const name = code.toUpperCase();
+  const entry = entries.get(name);
+  if (entry !== undefined) return entry;
+  if (name.startsWith('LIBBPF_ERRNO__')) return 'An error of libbpf itself. The message says what was tried, and what libbpf said.';
+  const errno = name in constants.errno ? constants.errno[name as keyof typeof constants.errno] : undefined;
+  return errno === undefined ? undefined : `The operating system refuses something: ${getSystemErrorMap().get(-errno)?.[1] ?? `error ${errno}`}. The message says what was tried, and on what.`;
 }
 
 /** The first sentence of each. */

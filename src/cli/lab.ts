@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { Lab } from '../lab/lab.js';
 import { addresses, existingLabs, hostNames } from '../lab/topology.js';
+import { interruptible } from './interrupt.js';
 import { whole } from './options.js';
 import { statusText } from './status-text.js';
 
@@ -49,30 +50,22 @@ Examples:
 async function up(options: { name: string; vcpus: number; networkOnly?: boolean }): Promise<void> {
   const lab = new Lab(options.name);
   const say = (text: string): void => void process.stdout.write(`${text}\n`);
-  const interrupt = new AbortController();
-  const { signal } = interrupt;
-  const onSignal = (): void => interrupt.abort(new Error('interrupted'));
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-  let made = false;
-  try {
+  await interruptible(async (signal) => {
     await lab.up({ vcpus: options.vcpus, networkOnly: options.networkOnly === true, signal });
-    made = true;
-    signal.throwIfAborted();
-    say(`Lab "${lab.name}" is up: ${Object.values(lab.topology.hosts).join(', ')}, ${lab.topology.client}.`);
-    if (options.networkOnly) return;
-    say('Waiting until the guest is protected and its services answer...');
-    await lab.waitFor('a', 'protected', (s) => s.protected, 120_000, signal);
-    await lab.waitForGuest(120_000, signal);
-    say(statusText(await lab.status('a')));
-    say(`\nTry:  ip netns exec ${lab.topology.client} curl http://${addresses.guest}/1k\n      colopp failover --lab ${lab.name}\n      colopp lab down --name ${lab.name}`);
-  } catch (error) {
-    if (!signal.aborted) throw error;
-    if (made) await lab.down();
-    say('Interrupted; everything is cleaned up.');
-    process.exitCode = 130;
-  } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
-  }
+    try {
+      signal.throwIfAborted();
+      say(`Lab "${lab.name}" is up: ${Object.values(lab.topology.hosts).join(', ')}, ${lab.topology.client}.`);
+      if (options.networkOnly) return;
+      say('Waiting until the guest is protected and its services answer...');
+      await lab.waitFor('a', 'protected', (s) => s.protected, 120_000, signal);
+      await lab.waitForGuest(120_000, signal);
+      say(statusText(await lab.status('a')));
+      say(`\nTry:  ip netns exec ${lab.topology.client} curl http://${addresses.guest}/1k\n      colopp failover --lab ${lab.name}\n      colopp lab down --name ${lab.name}`);
+    } catch (error) {
+      if (signal.aborted) await lab.down();
+      throw error;
+    }
+  });
 }
 
 async function down(options: { name: string; all?: boolean }): Promise<void> {

@@ -28,7 +28,7 @@ Examples:
   colopp status                        what the agent of this host says
   colopp monitor                       watch the pair, and act on it
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment.`);
+Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or environment, 130 interrupted.`);
 
 for (const command of [
   agentCommand(), statusCommand(), checkpointCommand(), failoverCommand(), pauseCommand(), reprotectCommand(), startAloneCommand(), serviceCommand(), vcpuCommand(),
@@ -42,7 +42,7 @@ try {
     process.exitCode = error.exitCode === 0 ? 0 : 2; // commander has said what is wrong
   } else {
     report(error);
-    process.exitCode = exitCodeOf(error);
+    process.exitCode ||= exitCodeOf(error); // the command may know better
   }
 }
 

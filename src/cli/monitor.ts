@@ -6,14 +6,14 @@ import { UsageError } from './errors.js';
 import { defaultSocket } from './operate.js';
 
 interface Options {
-  socket?: string; lab?: string; host?: string; interval: number;
+  socket?: string[]; lab?: string; host?: string; interval: number;
   record?: string; replay?: string; speed: number;
 }
 
 export function monitorCommand(): Command {
   return new Command('monitor')
     .description('watch a pair, and act on it, in the terminal')
-    .option('-s, --socket <path>', `control socket of the agent (default: $COLOPP_SOCKET or ${defaultSocket})`)
+    .option('-s, --socket <path>', `control socket of the agent (default: $COLOPP_SOCKET or ${defaultSocket}); twice for both agents of a pair`, (path: string, before: string[] = []) => [...before, path])
     .option('--lab <name>', 'both agents of this lab instead')
     .option('--host <a|b>', 'only this host of the lab')
     .option('--interval <ms>', 'time between two updates', between(100, 60_000), 500)
@@ -26,6 +26,11 @@ Examples:
   colopp monitor --lab lab
   colopp monitor --record incident.jsonl
   colopp monitor --replay incident.jsonl --speed 10
+
+The agent of one host knows little of what the other does. To watch both, bring
+the other's socket here:
+  ssh -N -L /run/colopp/peer.sock:/run/colopp/agent.sock root@beta &
+  colopp monitor --socket /run/colopp/agent.sock --socket /run/colopp/peer.sock
 
 Press ? for the keys. Colours are left out if NO_COLOR is set.`)
     .action(run);
@@ -57,13 +62,15 @@ export async function openMonitor(options: Partial<Options>): Promise<void> {
   const feed = replay === undefined ? new LiveFeed(agentsOf(options), interval) : await ReplayFeed.open(replay, speed, interval);
   await runMonitor({
     feed, ascii,
-    setting: { title: titleOf(options), glyphs: ascii ? asciiGlyphs : unicodeGlyphs, hasColours: process.stdout.hasColors(), staleMs: Math.max(2000, 3 * interval) * (replay === undefined ? 1 : speed) },
+    setting: { title: titleOf(options), glyphs: ascii ? asciiGlyphs : unicodeGlyphs, hasColours: process.stdout.hasColors() },
     ...(record === undefined ? {} : { recordPath: record }),
   });
 }
 
 function checkOptions({ socket, lab, host, replay, record }: Options): void {
   if (socket !== undefined && lab !== undefined) throw new UsageError('Use --socket or --lab, not both.');
+  if (socket !== undefined && socket.length > 2) throw new UsageError('A pair has two agents: use --socket at most twice.');
+  if (socket !== undefined && socket.length === 2 && socket[0] === socket[1]) throw new UsageError(`Both agents cannot be at ${socket[0]}: --socket twice takes two sockets.`);
   if (host !== undefined && lab === undefined) throw new UsageError('--host is a host of a lab: use it with --lab.');
   if (host !== undefined && !hostNames.some((name) => name === host)) throw new UsageError(`A lab has the hosts a and b, not "${host}".`);
   if (replay === undefined) return;
@@ -72,7 +79,10 @@ function checkOptions({ socket, lab, host, replay, record }: Options): void {
 }
 
 function agentsOf({ socket, lab, host }: Partial<Options>): AgentAddress[] {
-  if (lab === undefined) return [{ source: 'agent', socket: socket ?? process.env['COLOPP_SOCKET'] ?? defaultSocket }];
+  if (lab === undefined) {
+    const [only = process.env['COLOPP_SOCKET'] ?? defaultSocket, other] = socket ?? [];
+    return other === undefined ? [{ source: 'agent', socket: only }] : [{ source: 'agent 1', socket: only }, { source: 'agent 2', socket: other }];
+  }
   const names = hostNames.filter((name) => host === undefined || name === host);
   return names.map((name) => ({ source: name, socket: new Lab(lab).socket(name) }));
 }

@@ -113,12 +113,13 @@ is restarted: tell the other host's agent, too.`)
 }
 
 export function startAloneCommand(): Command {
-  return onAgent('start-alone', 'let a fenced host run the VM: only if you are sure that its peer does not', `  colopp start-alone
+  return onAgent('start-alone', 'let a host that is fenced or ended run the VM: only if you are sure that its peer does not', `  colopp start-alone
 
 A host is fenced when its peer may have taken the VM over while it could not be
 heard. It goes on by itself once the peer can be asked. Only when the peer is
 gone for good is it yours to decide: two hosts that both run the VM answer
-clients differently. Exit code 1 if this host is not fenced.`)
+clients differently. One whose VM has ended boots it again.
+Exit code 1 if this host is neither fenced nor ended.`)
     .action(async (target: Target) => {
       const status = await ask<AgentStatus>(target, 'start-alone');
       print(target, status, `${status.host} runs the VM in generation ${status.generation}, unprotected.`);

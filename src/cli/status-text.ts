@@ -15,7 +15,7 @@ export function statusText(status: AgentStatus): string {
     ['output', `${output.releasedPackets} released${causesText(output.releasedBy)}, ${output.passedPackets} passed, ${output.droppedPackets} dropped`],
   ];
   for (const service of output.services) rows.push([`port ${service.port}`, serviceText(service)]);
-  if (output.services.length > 0 && status.role === 'primary' && status.protected) {
+  if (status.inputLog && status.role === 'primary' && status.protected) {
     rows.push(['inputs', `${output.inputSeq} mirrored, ${output.inputSeq - output.loggedSeq} not yet in the other host's log`]);
   }
   if (status.inputLog && status.role === 'secondary') {

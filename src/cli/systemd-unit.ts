@@ -6,8 +6,10 @@ export function systemdUnitCommand(): Command {
     .description('print a systemd unit that runs agents with this installation')
     .addHelpText('after', `
 The unit is a template: colopp@NAME runs the agent of /etc/colopp/NAME.yaml.
-The agent is restarted when it dies or hangs; its VM is left alone meanwhile,
-and the new agent takes it over, or gives it up if the other host has it.
+The agent is restarted when it dies or hangs, and tried again while its bridge or
+address is not there yet, but not with a configuration that cannot be used. Its VM
+is left alone meanwhile, and the new agent takes it over, or gives it up if the
+other host has it.
 
 Examples:
   colopp systemd-unit > /etc/systemd/system/colopp@.service
@@ -24,8 +26,8 @@ export function systemdUnit(node: string, main: string): string {
 Description=colopp agent of %i
 Wants=network-online.target
 After=network-online.target
-StartLimitIntervalSec=60
-StartLimitBurst=10
+# What the host lacks may come late: there is no giving up, but for what only a person can mend (see below).
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -35,9 +37,10 @@ ExecStart=${quoted(node)} ${quoted(main)} agent --config /etc/colopp/%i.yaml
 WatchdogSec=5
 Restart=on-failure
 RestartSec=1
-# Wrong configuration or environment: trying again does not help.
+# Wrong configuration, kernel or QEMU: trying again does not help.
 RestartPreventExitStatus=2
-# The VM must outlive an agent that is restarted; \`systemctl stop\` lets the agent end it in order.
+# The VM must outlive an agent that crashed. An agent that is stopped, or restarted, hands a protected VM over to
+# the other host first; an unprotected one ends with it.
 KillMode=process
 TimeoutStopSec=30
 OOMScoreAdjust=-900

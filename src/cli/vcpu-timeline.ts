@@ -42,7 +42,7 @@ export function timelineSvg(recording: VcpuRecording, title: string): string {
   }
 
   const most = Math.max(1, ...samples.map(({ window: { others } }) => others.run + others.wait));
-  parts.push(laneLabel('other work', laneTop(vcpus)));
+  parts.push(laneLabel('other work', laneTop(vcpus)), `<text x="${labelWidth - 8}" y="${laneTop(vcpus) + 10}" text-anchor="end" font-size="9" fill="#555">${most.toFixed(1)} tasks</text>`);
   for (const { window } of samples) {
     const { run, wait } = window.others;
     const text = `other work of the host, ${seconds(window.fromNs - fromNs)}: ${run.toFixed(1)} run, ${wait.toFixed(1)} wait`;
@@ -52,8 +52,8 @@ export function timelineSvg(recording: VcpuRecording, title: string): string {
   decisions.forEach((decision, i) => {
     const at = n(x(decision.atMs * 1e6));
     const text = `${i + 1}. ${decision.from} -> ${decision.to}: ${decision.reason}`;
-    parts.push(`<g><title>${escaped(text)}</title><line x1="${at}" x2="${at}" y1="${top - 12}" y2="${bottom}" stroke="${colours.decision}" stroke-dasharray="4 3"/>`
-      + `<text x="${at}" y="${top - 16}" text-anchor="middle" fill="${colours.decision}">${i + 1}</text></g>`);
+    parts.push(`<g><title>${escaped(text)}</title><line x1="${at}" x2="${at}" y1="${top - 3}" y2="${bottom}" stroke="${colours.decision}" stroke-dasharray="4 3"/>`
+      + `<text x="${at}" y="${top - 6}" text-anchor="middle" fill="${colours.decision}">${i + 1}</text></g>`);
   });
   listed.forEach((decision, i) => {
     const text = `${i + 1}. ${seconds(decision.atMs * 1e6 - fromNs)}: ${decision.from} -> ${decision.to} active (${decision.active.join(', ') || 'none'}): ${decision.reason}`;
@@ -100,7 +100,7 @@ function column(left: number, right: number, laneTop: number, shares: readonly (
     bottom -= height;
     return height < 0.05 ? '' : `<rect x="${n(left)}" y="${n(bottom)}" width="${width}" height="${n(height)}" fill="${colour}"/>`;
   });
-  return `<g><title>${escaped(text)}</title><rect x="${n(left)}" y="${laneTop}" width="${width}" height="${laneHeight}" fill="${colours.idle}"/>${boxes.join('')}</g>`;
+  return `<g shape-rendering="crispEdges"><title>${escaped(text)}</title><rect x="${n(left)}" y="${laneTop}" width="${width}" height="${laneHeight}" fill="${colours.idle}"/>${boxes.join('')}</g>`;
 }
 
 function laneLabel(text: string, laneTop: number): string {

@@ -1,11 +1,11 @@
 /** `colopp vcpu`: what the VM's vCPUs do, and how many of the secondary's are active. */
 
-import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import type { VcpusReport } from '../agent/vcpus.js';
 import { spanQuantileUs, type VcpuActivityWindow } from '../protocol/vcpu-trace.js';
 import { ask, onAgent, print, type Target } from './operate.js';
 import { whole } from './options.js';
+import { requireWritable, writeResults } from './results.js';
 import { record, sample, type VcpuRecording, type VcpuSample } from './vcpu-recording.js';
 import { timelineSvg } from './vcpu-timeline.js';
 
@@ -47,14 +47,15 @@ function traceCommand(): Command {
     .option('--interval <ms>', 'length of a window', whole(20, 10_000), 100)
     .option('--svg <file>', 'draw a timeline there')
     .action(async (options: Target & { seconds: number; interval: number; svg?: string }) => {
+      requireWritable(options.svg);
       const recording = await record(() => ask<VcpusReport>(options, 'vcpus'), {
         seconds: options.seconds, intervalMs: options.interval, signal: interruptible(),
         onSample: progress(options),
       });
       if (process.stderr.isTTY && !options.json) process.stderr.write('\r\x1b[K');
       if (recording.samples.length === 0) throw new Error('Nothing was recorded: there is no VM on that host, or its kernel cannot trace (see the log of the agent).');
-      if (options.svg !== undefined) await writeFile(options.svg, timelineSvg(recording, `vCPUs on ${options.lab === undefined ? 'this host' : `host ${options.host ?? 'a'} of lab ${options.lab}`}`));
       print(options, recording, summaryText(recording));
+      writeResults([options.svg, () => timelineSvg(recording, `vCPUs on ${options.lab === undefined ? 'this host' : `host ${options.host ?? 'a'} of lab ${options.lab}`}`)]);
     });
 }
 

@@ -29,6 +29,8 @@ const leastColumns = 50;
 const leastRows = 14;
 /** The panel of the events keeps at least this height, its title included. */
 const leastEvents = 3;
+/** So many lines of vCPUs come before figures that only help. */
+const usefulStrips = 2;
 /** From this width on, events and figures have room to spare for the chart. */
 const wideColumns = 110;
 /** How long an answer stays in the place of the keys. */
@@ -114,8 +116,11 @@ function arrange({ model, nowMs }: Frame, ui: Ui, { staleMs }: Setting, { column
   // A tall terminal gives the chart some of its height; a low one has to leave something out.
   const wanted = subject ? 1 + figures + Math.max(0, Math.min(6, Math.floor((rows - 30) / 3))) : 0;
   const services = subject && subject.services.length > 0 ? 1 + subject.services.length : 0;
-  const secondary = view.secondary ? 1 + view.secondary.figures.length + Math.ceil(view.secondary.vcpus.length / vcpusPerLine(columns)) : 0;
-  const [middle = 0, servicesHeight = 0, secondaryHeight = 0] = shareOut(rows - 2 - pair - leastEvents, [[2, 5, wanted], [2, 3, services], [2, 3, secondary]]);
+  const { secondary } = view;
+  const strips = secondary ? Math.ceil(secondary.vcpus.length / vcpusPerLine(columns)) : 0;
+  const decided = secondary ? 1 + secondary.figures.length + Math.min(usefulStrips, strips) : 0;
+  const secondaryWanted = secondary ? 1 + secondary.figures.length + strips + secondary.compare.length : 0;
+  const [middle = 0, servicesHeight = 0, secondaryHeight = 0] = shareOut(rows - 2 - pair - leastEvents, [[2, 5, wanted], [2, 3, services], [2, decided, secondaryWanted]]);
   const shown = eventsFrom(model.events, ui.level);
   const back = Math.min(ui.back, Math.max(0, shown.length - 1));
   const notes = [

@@ -8,6 +8,8 @@ import { ObservationError, parseNews, parseObservation, parseStatus, type Observ
 /** Something the monitor can show: running agents, or a recording of them. */
 export interface Feed {
   readonly sources: readonly string[];
+  /** A status older than this, on the same clock, is no longer taken for the truth. */
+  readonly staleMs: number;
   /** The time on the clock of its observations, Unix milliseconds. */
   nowMs(): number;
   /** Tells `sink` what it observes until `signal` aborts. @throws if it cannot go on at all */
@@ -30,17 +32,22 @@ export interface Sink {
 
 export interface AgentAddress { source: string; socket: string }
 
+/** After so many rounds without an answer a status is stale. */
+const staleRounds = 3;
+export const leastStaleMs = 2000;
 const firstWaitMs = 250;
 const longestWaitMs = 4000;
 
 export class LiveFeed implements Feed {
   readonly sources: readonly string[];
+  readonly staleMs: number;
   readonly #agents: readonly AgentAddress[];
   readonly #intervalMs: number;
   #sink: Sink | undefined;
 
   constructor(agents: readonly AgentAddress[], intervalMs: number) {
     this.sources = agents.map(({ source }) => source);
+    this.staleMs = Math.max(leastStaleMs, staleRounds * intervalMs);
     this.#agents = agents;
     this.#intervalMs = intervalMs;
   }
@@ -66,7 +73,7 @@ export class LiveFeed implements Feed {
     const socket = this.#agents.find((agent) => agent.source === source)?.socket;
     if (socket === undefined) return;
     try {
-      this.#say(source, 'info', doneText(request, await callAgent(socket, request)));
+      this.#say(source, 'info', doneText(request, await callAgent(socket, request), this.#agents.length));
     } catch (error) {
       this.#say(source, 'error', (error as Error).message);
     }
@@ -77,7 +84,8 @@ export class LiveFeed implements Feed {
   }
 }
 
-function doneText(request: MonitorRequest, result: unknown): string {
+/** @param watched so many agents of the pair */
+function doneText(request: MonitorRequest, result: unknown, watched: number): string {
   switch (request.command) {
     case 'checkpoint': {
       const { pauseMs } = result as { pauseMs?: unknown };
@@ -86,7 +94,7 @@ function doneText(request: MonitorRequest, result: unknown): string {
     case 'failover': return 'The VM has been moved.';
     case 'pause': return 'The protection is paused.';
     case 'reprotect': return 'Protection has been asked for.';
-    case 'pre-release': return `The pre-release of port ${request.port} is ${request.on ? 'on' : 'off'}.`;
+    case 'pre-release': return `The pre-release of port ${request.port} is ${request.on ? 'on' : 'off'}${watched > 1 ? '' : ', on this host only: tell the other, too'}.`;
     case 'active-vcpus': return request.activeVcpus === 'auto' ? 'The active vCPUs are chosen by the load.' : `${request.activeVcpus} vCPUs of the secondary are to be active.`;
   }
 }

@@ -11,7 +11,7 @@ import type { Action } from './ui.js';
 
 export interface MonitorOptions {
   feed: Feed;
-  setting: Omit<Setting, 'hasKeys' | 'isReplay'>;
+  setting: Omit<Setting, 'hasKeys' | 'isReplay' | 'staleMs'>;
   ascii: boolean;
   /** Write what is observed into this file, which must not exist. */
   recordPath?: string;
@@ -19,10 +19,10 @@ export interface MonitorOptions {
 
 /**
  * Shows `feed` until q, Ctrl-C or a signal.
- * @throws RecordingError; the terminal is as it was before
+ * @throws RecordingError, or what kept the picture from being drawn; the terminal is as it was before
  */
 export async function runMonitor({ feed, setting, ascii, recordPath }: MonitorOptions): Promise<void> {
-  const recorder = recordPath === undefined ? undefined : await Recorder.create(recordPath, feed.sources, (text) => {
+  const recorder = recordPath === undefined ? undefined : await Recorder.create(recordPath, feed, (text) => {
     store.observe(parseObservation({ kind: 'said', atMs: feed.nowMs(), source: 'recording', level: 'error', text }));
   });
   const store: Store = new Store(feed.sources, () => feed.nowMs(), (observation) => recorder?.write(observation));
@@ -37,14 +37,15 @@ export async function runMonitor({ feed, setting, ascii, recordPath }: MonitorOp
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, quit);
   // The terminal may be closed under us.
   process.stdout.on('error', quit);
-  const hasKeys = process.stdin.isTTY;
+  const hasKeys = process.stdin.isTTY === true; // it is undefined elsewhere, which ink takes for yes
   screen.open();
   // With `debug` ink hands over each picture as it is: what to write of it is the screen's business.
   const app = render(
-    <App store={store} screen={screen} setting={{ ...setting, hasKeys, isReplay: feed.command === undefined }} onAction={onAction} />,
+    <App store={store} screen={screen} setting={{ ...setting, hasKeys, isReplay: feed.command === undefined, staleMs: feed.staleMs }} onAction={onAction} />,
     { stdout: screen as unknown as NodeJS.WriteStream, debug: true, exitOnCtrlC: true, patchConsole: false },
   );
-  void app.waitUntilExit().then(quit, quit);
+  const left = app.waitUntilExit().finally(quit);
+  left.catch(() => {}); // told at the end
   try {
     await feed.run(store, end.signal);
   } finally {
@@ -56,4 +57,5 @@ export async function runMonitor({ feed, setting, ascii, recordPath }: MonitorOp
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, quit);
     process.stdout.off('error', quit);
   }
+  await left;
 }

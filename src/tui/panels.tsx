@@ -7,10 +7,12 @@ import type { EventLine, Figure, HostView, SecondaryView, SubjectView, Tone, Vie
 
 const levelTones: Record<Level, Tone> = { info: 'plain', warn: 'warn', error: 'bad' };
 
-/** A panel with its title, in so many lines at most. */
+/** A panel with its title, in so many lines at most; the title says how many more there are. */
 function panel(title: string, note: string | undefined, body: readonly Line[], width: number, height: number, { rule }: Glyphs): Line[] {
-  const head = fit(`${rule} ${title} ${note === undefined ? '' : `${rule} ${note} `}`, width);
-  const heading: Line = [{ text: head.padEnd(width, rule), tone: 'dim' }];
+  const more = body.length - (height - 1);
+  const end = more > 0 ? ` +${more} more ${rule}` : '';
+  const head = fit(`${rule} ${title} ${note === undefined ? '' : `${rule} ${note} `}`, width - end.length);
+  const heading: Line = [{ text: head.padEnd(width - end.length, rule) + end, tone: 'dim' }];
   return [heading, ...body].slice(0, height);
 }
 
@@ -107,18 +109,19 @@ export function vcpusPerLine(width: number): number {
   return Math.max(1, Math.floor(width / vcpuWidth));
 }
 
-/** As many vCPUs beside each other as fit: its number, what it does, whether it is parked. */
-export function secondaryLines({ host, stale, figures, vcpus }: SecondaryView, width: number, height: number, glyphs: Glyphs): Line[] {
+/** As many vCPUs beside each other as fit: its number, what it does, whether it is parked or paused. */
+export function secondaryLines({ host, stale, figures, vcpus, compare }: SecondaryView, width: number, height: number, glyphs: Glyphs): Line[] {
   const perLine = vcpusPerLine(width);
   const rows: Line[] = [];
   for (let at = 0; at < vcpus.length; at += perLine) {
-    rows.push(clip(vcpus.slice(at, at + perLine).flatMap(({ vcpu, run, wait, parked }): Part[] => [
+    rows.push(clip(vcpus.slice(at, at + perLine).flatMap(({ vcpu, run, wait, rests }): Part[] => [
       { text: ` ${`${vcpu}`.padStart(3)} `, tone: 'dim' },
-      { text: strip(run, wait, stripCells, glyphs), tone: stale !== undefined || parked ? 'dim' : 'plain' },
-      { text: (parked ? ' parked' : '').padEnd(vcpuWidth - stripCells - 5), tone: 'dim' },
+      { text: strip(run, wait, stripCells, glyphs), tone: stale !== undefined || rests ? 'dim' : 'plain' },
+      { text: (rests ? ` ${rests}` : '').padEnd(vcpuWidth - stripCells - 5), tone: 'dim' },
     ]), width));
   }
-  return panel(`secondary ${fit(host, 14)}`, stale, [...figureLines(figures, stale !== undefined, width), ...rows], width, height, glyphs);
+  const figured = (list: readonly Figure[]): Line[] => figureLines(list, stale !== undefined, width);
+  return panel(`secondary ${fit(host, 14)}`, stale, [...figured(figures), ...rows, ...figured(compare)], width, height, glyphs);
 }
 
 export function logLines(events: readonly EventLine[], note: string | undefined, width: number, height: number, glyphs: Glyphs): Line[] {

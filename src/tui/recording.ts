@@ -3,19 +3,22 @@
 import { createReadStream, createWriteStream, statSync, type WriteStream } from 'node:fs';
 import { once } from 'node:events';
 import { z } from 'zod';
-import { pause, type Feed, type Sink } from './feed.js';
+import { leastStaleMs, pause, type Feed, type Sink } from './feed.js';
 import { ObservationError, parseObservation, type Observation } from './observation.js';
 import { clean } from './text.js';
 
 const version = 1;
 const longestLineBytes = 64 * 1024;
 const largestFileBytes = 2 ** 32;
+const mostStaleMs = 600_000;
 
 const headerSchema = z.object({
   recording: z.literal('colopp monitor'),
   version: z.literal(version),
   startedMs: z.number(),
   sources: z.array(z.string().transform((text) => clean(text, 40))).min(1).max(8),
+  /** What it was to its monitor; earlier versions do not say. */
+  staleMs: z.number().positive().max(mostStaleMs).default(leastStaleMs),
 });
 
 /** A recording that cannot be written or read. */
@@ -37,7 +40,7 @@ export class Recorder {
   }
 
   /** @throws RecordingError if the file exists or cannot be made */
-  static async create(path: string, sources: readonly string[], onFailed: (reason: string) => void): Promise<Recorder> {
+  static async create(path: string, { sources, staleMs }: Pick<Feed, 'sources' | 'staleMs'>, onFailed: (reason: string) => void): Promise<Recorder> {
     const stream = createWriteStream(path, { flags: 'wx', mode: 0o600 });
     try {
       await once(stream, 'open');
@@ -47,7 +50,7 @@ export class Recorder {
     }
     stream.on('error', ({ message }) => onFailed(`The recording ${path} ends here: ${message}`));
     const recorder = new Recorder(stream);
-    recorder.#write({ recording: 'colopp monitor', version, startedMs: Date.now(), sources });
+    recorder.#write({ recording: 'colopp monitor', version, startedMs: Date.now(), sources, staleMs });
     return recorder;
   }
 
@@ -67,6 +70,7 @@ export class Recorder {
 
 export interface Recording {
   sources: string[];
+  staleMs: number;
   observations: AsyncGenerator<Observation>;
 }
 
@@ -91,7 +95,8 @@ export async function openRecording(path: string): Promise<Recording> {
     await lines.return(undefined);
     throw new RecordingError(`${path} is not a recording of this version of colopp monitor: its first line is something else.`);
   }
-  return { sources: header.data.sources, observations: observationsOf(path, lines) };
+  const { sources, staleMs } = header.data;
+  return { sources, staleMs, observations: observationsOf(path, lines) };
 }
 
 async function* observationsOf(path: string, lines: AsyncGenerator<Line>): AsyncGenerator<Observation> {
@@ -141,6 +146,7 @@ function parseJson(text: string): unknown {
 /** Shows a recording at the speed it was made, or another. */
 export class ReplayFeed implements Feed {
   readonly sources: readonly string[];
+  readonly staleMs: number;
   readonly #path: string;
   readonly #speed: number;
   readonly #intervalMs: number;
@@ -148,20 +154,21 @@ export class ReplayFeed implements Feed {
   #origin: { recordedMs: number; shownMs: number } | undefined;
   #endMs = Infinity;
 
-  private constructor(path: string, sources: readonly string[], speed: number, intervalMs: number) {
+  private constructor(path: string, { sources, staleMs }: Recording, speed: number, intervalMs: number) {
     this.#path = path;
     this.sources = sources;
+    this.staleMs = staleMs * speed;
     this.#speed = speed;
     this.#intervalMs = intervalMs;
   }
 
   /** Reads the whole recording once, so that a bad line is known before anything is shown. @throws RecordingError */
   static async open(path: string, speed: number, intervalMs: number): Promise<ReplayFeed> {
-    const { sources, observations } = await openRecording(path);
+    const recording = await openRecording(path);
     let count = 0;
-    for await (const observation of observations) count += observation.atMs > 0 ? 1 : 0;
+    for await (const observation of recording.observations) count += observation.atMs > 0 ? 1 : 0;
     if (count === 0) throw new RecordingError(`The recording ${path} is empty.`);
-    return new ReplayFeed(path, sources, speed, intervalMs);
+    return new ReplayFeed(path, recording, speed, intervalMs);
   }
 
   nowMs(): number {

@@ -73,12 +73,14 @@ export interface SecondaryView {
   stale: string | undefined;
   figures: Figure[];
   /** Shares of the time that each vCPU's thread runs, and waits for a CPU. */
-  vcpus: { vcpu: number; run: number; wait: number; parked: boolean }[];
+  vcpus: { vcpu: number; run: number; wait: number; rests: 'parked' | 'paused' | undefined }[];
+  /** Whether comparing its output helps: the first to go where there is little room. */
+  compare: Figure[];
 }
 
 export interface Target {
   source: string; host: string; from: string; to: string;
-  /** `paused`: by an operator. */
+  /** `on`: there, or being begun. `paused`: by an operator. */
   protection: 'on' | 'off' | 'paused';
 }
 
@@ -351,30 +353,40 @@ function secondaryOf(known: readonly Known[], fresh: readonly Known[], primary: 
   } else if (primary && primary.status.role === 'primary' && primary.status.output.inputSeq > 0) {
     figures.push(['input', missing === 0 ? 'all of it has been logged' : `${missing} not logged yet`]);
   }
-  const compare = primary?.status.compare;
-  if (compare && compare.mode !== 'commit') {
-    const counts = `${compare.divergences} divergences, ${compare.late} late${compare.auditMismatches > 0 ? `, ${compare.auditMismatches} audits failed` : ''}`;
-    figures.push(['compare', `${compare.comparing ? 'on' : 'off'}, ${counts}${compare.reason === '' ? '' : `: ${compare.reason}`}`, compare.auditMismatches > 0 ? 'warn' : 'plain']);
-  }
   const vcpus = secondary?.status.vcpus;
   if (vcpus && vcpus.active !== null) {
     figures.push(['vCPUs', `${vcpus.active.length} of ${vcpus.of} active${vcpus.mode === 'auto' ? '' : ' (an operator\'s word)'}: ${vcpus.reason}`]);
   }
-  if (figures.length === 0) return undefined;
+  const compare = compareFigures(primary);
+  if (figures.length + compare.length === 0) return undefined;
   return {
     host: secondary?.status.host ?? primary?.status.peer?.host ?? 'the secondary',
     stale: secondary === undefined || isFresh ? undefined : `${span(nowMs - secondary.statusAtMs)} old`,
     figures,
-    vcpus: vcpus?.active ? vcpus.load.map((load) => ({ ...load, parked: !vcpus.active!.includes(load.vcpu) })) : [],
+    vcpus: vcpus?.active ? vcpus.load.map((load) => ({ ...load, rests: restOf(load.vcpu, vcpus.active!) })) : [],
+    compare,
   };
+}
+
+function compareFigures(primary: Known | undefined): Figure[] {
+  const compare = primary?.status.compare;
+  if (!compare || compare.mode === 'commit') return [];
+  const { comparing, divergences, late, auditMismatches, reason } = compare;
+  const counts = `${divergences} divergences, ${late} late${auditMismatches > 0 ? `, ${auditMismatches} audits failed` : ''}`;
+  return [['compare', `${comparing ? 'on' : 'off'}, ${counts}${reason === '' ? '' : `: ${reason}`}`, auditMismatches > 0 ? 'warn' : 'plain']];
+}
+
+function restOf(vcpu: number, active: readonly number[]): 'parked' | 'paused' | undefined {
+  if (active.length === 0) return 'paused';
+  return active.includes(vcpu) ? undefined : 'parked';
 }
 
 // ---- commands and events -----------------------------------------------------
 
 function targetOf(asked: Known, fresh: readonly Known[]): Target {
   const other = otherHost(asked, fresh);
-  const { host, active, paused } = asked.status;
-  const protection = asked.status.protected ? 'on' : paused ? 'paused' : 'off';
+  const { host, active, paused, phase } = asked.status;
+  const protection = asked.status.protected || phase === 'pairing' || phase === 'syncing' ? 'on' : paused ? 'paused' : 'off';
   return { source: asked.source, host, from: active ? host : other, to: active ? other : host, protection };
 }
 

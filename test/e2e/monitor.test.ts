@@ -31,6 +31,8 @@ test('without a terminal it refuses, and names what to use instead', async () =>
   assertRefused(await colopp('monitor', '--lab', 't-monitor'), /needs a terminal on its standard output.* colopp status --json/);
   assertRefused(await colopp('monitor', '--replay', '/nonexistent', '--record', 'x'), /--record or --replay, not both/);
   assertRefused(await colopp('monitor', '--host', 'a'), /use it with --lab/);
+  assertRefused(await colopp('monitor', '--socket', '/x', '--socket', '/x'), /--socket twice/);
+  assertRefused(await colopp('monitor', '--socket', '/x', '--socket', '/y', '--socket', '/z'), /has two agents/);
 });
 
 test('it shows a protected pair, takes keys, fits every size, and gives the terminal back', async () => {
@@ -113,6 +115,19 @@ test('services, active vCPUs and the protection itself: switched by keys, and th
   await terminal.shows(/NOT PROTECTED [^]*operator has paused[^]*p protect/, 20_000);
   await terminal.keys('p');
   await terminal.shows(/ PROTECTED {2}b can take over/, 60_000);
+});
+
+test('by their sockets both agents of a pair are watched and told, or one of them', async () => {
+  const [a, b] = [lab.socket('a'), lab.socket('b')];
+  await terminal.start(['monitor', '--socket', a, '--socket', b]);
+  await terminal.shows(/ PROTECTED [^]*▶ a +primary[^]*b +secondary[^]*v vCPUs/);
+  await terminal.end();
+  await terminal.start(['monitor', '--socket', a]);
+  await terminal.shows(/ PROTECTED [^]*s services/);
+  await terminal.keys('s');
+  await terminal.shows(/Switch pre-release/);
+  await terminal.keys('1');
+  await terminal.shows(/pre-release of port 6379 is on, on this host only/);
 });
 
 test('a recording shows what its monitor saw', async () => {

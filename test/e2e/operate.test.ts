@@ -1,7 +1,7 @@
 /** What an operator relies on beside the agent itself, over a real lab: its metrics and the doctor's view of the pair. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -79,6 +79,20 @@ test('a service is switched off and on while it is in use', async () => {
   assert.match(readFileSync(lab.log('a', 'agent'), 'utf8'), /switched the pre-release of port 6379 off/);
 });
 
+test('the hold tap taken away: said, and the VM goes on unprotected until the agent is another', async () => {
+  await onHost('a', 'ip', 'link', 'del', 'clp-hold0');
+  await lab.waitFor('a', 'unprotected, and heard', (s) => s.paused && s.active && !s.protected, 10_000);
+  assert.is((await fetchInLab(lab, 'http://10.77.0.10/1k')).length, 1024);
+  assert.match(readFileSync(lab.log('a', 'agent'), 'utf8'), /HOLD_TAP_LOST/);
+  const again = await colopp('reprotect', '--lab', lab.name);
+  assert.match(again.stderr, /^colopp \[HOLD_TAP_LOST\]: a can hold no output/);
+  const { pid, vm } = await lab.status('a');
+  process.kill(pid, 'SIGKILL');
+  await lab.startAgent('a');
+  await untilProtected(lab, 'a', 60_000);
+  assert.is((await lab.status('a')).vm.pid, vm.pid, 'the same VM');
+});
+
 test('doctor with a configuration: a pair that works, and what it says when the other agent is gone', async () => {
   const examine = async (): Promise<Record<string, { verdict: string; detail: string; remedy: string }>> => {
     const findings = JSON.parse(await onHost('a', process.execPath, cli, 'doctor', '--json', '--config', lab.configPath('a'))) as { name: string; verdict: string; detail: string; remedy: string }[];
@@ -109,7 +123,7 @@ test('under a service manager the agent says that it is ready, how it is, and th
   try {
     await until('the pair is protected again', () => manager.messages.includes('STATUS=secondary, protected'), 30_000);
     assert.is(manager.messages[0], 'READY=1');
-    assert.ok(manager.messages.filter((message) => message === 'WATCHDOG=1').length > 2);
+    await until('it gives signs of life', () => manager.messages.filter((message) => message === 'WATCHDOG=1').length > 2);
     agent.kill('SIGTERM');
     await until('the agent says that it ends', () => manager.messages.includes('STOPPING=1'));
     await once(agent, 'exit');
@@ -124,6 +138,32 @@ test('the log: a line for each checkpoint at debug only, and each line a record'
   assert.ok(lines.some(({ msg }) => msg === 'The agent of a has started.'));
   assert.not.ok(lines.some(({ msg }) => msg === 'commit'), 'commits are told at debug');
   for (const { level, time } of lines) assert.ok(level >= 30 && time.endsWith('Z'));
+});
+
+test('an agent that cannot start over says why, and leaves the VM that it found running and heard', async () => {
+  const { pid, vm } = await lab.status('a');
+  process.kill(pid, 'SIGKILL');
+  const startInVain = async (code: number, why: RegExp, harm: () => unknown, mend: () => unknown): Promise<void> => {
+    const loggedBefore = readFileSync(lab.log('a', 'agent'), 'utf8').length;
+    await harm();
+    const error = await lab.startAgent('a').then(() => undefined, (reason: Error) => reason);
+    await mend();
+    assert.match(String(error?.message), new RegExp(`ended with exit code ${code}\\b`), String(why));
+    assert.match(readFileSync(lab.log('a', 'agent'), 'utf8').slice(loggedBefore), why);
+    assert.is((await fetchInLab(lab, 'http://10.77.0.10/1k')).length, 1024, String(why));
+  };
+  const address = (what: string) => () => onHost('a', 'ip', 'addr', what, '10.78.0.1/24', 'dev', 'repl');
+  await startInVain(75, /PEER_LISTEN.*10\.78\.0\.1/, address('del'), address('add'));
+  const move = (from: string, to: string) => () => renameSync(join(lab.hostDir('a'), from), join(lab.hostDir('a'), to));
+  await startInVain(1, /QMP_CONNECT/, move('qmp.sock', 'qmp.away'), move('qmp.away', 'qmp.sock'));
+  const damage = (): void => {
+    move('state/pair.json', 'state/sound')();
+    writeFileSync(join(lab.hostDir('a'), 'state/pair.json'), '{');
+  };
+  await startInVain(2, /pair\.json is damaged/, damage, move('state/sound', 'state/pair.json'));
+  await lab.startAgent('a');
+  const { active, vm: { pid: vmPid } } = await lab.status('a');
+  assert.equal([active, vmPid], [true, vm.pid], 'the same VM');
 });
 
 test('a checkpoint that does not come in time is a COLO that does not work; nothing is left of the trial', async () => {

@@ -61,6 +61,13 @@ test('a VM that is cut off fails what ran, and what was still to come, with the 
   assert.match(report.toText(), /---- lab ----\nIt was not reached\./);
 });
 
+test('a VM that is cut off between two steps fails the next one for that reason', () => {
+  const report = reportOf(begin);
+  report.cutOff('The outer VM ended before the tests did.', 'Kernel panic - not syncing', 500);
+  assert.equal(report.steps.map(({ name, verdict }) => [name, verdict]), [['doctor', 'failed'], ['lab', 'failed'], ['failover', 'failed']]);
+  assert.match(report.toText(), /---- doctor ----\nThe outer VM ended before the tests did\./);
+});
+
 test('a VM that never spoke is a failure of its own', () => {
   const report = reportOf();
   report.cutOff('The outer VM did not come up within 180 s.', '(none: it never spoke)', 180_000);

@@ -1,10 +1,11 @@
 /** The troubleshooting page has an entry for every code that the product uses, and for nothing else. */
 import { readdirSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { troubleshooting } from '../../src/cli/explain.js';
+import { explanation, troubleshooting } from '../../src/cli/explain.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const entries = troubleshooting(readFileSync(join(root, 'src/cli/TROUBLESHOOTING.md'), 'utf8'));
@@ -12,8 +13,9 @@ const entries = troubleshooting(readFileSync(join(root, 'src/cli/TROUBLESHOOTING
 /** Everywhere a code is born: an error's class or call, a list of codes, an event, a refusal. */
 const births = [
   /\bcode(?::|\s*=|\s*\?\?=)\s*'([A-Z][A-Z_]+)'/g,
-  /new \w*Error\(\s*'([A-Z][A-Z_]+)'/g,
-  /(?:#note|\bwarn)\(.*?'([A-Z][A-Z_]+)'/g,
+  /new \w*Error\(\s*(?:[\w .]+ \? [\w.]+ : )?'([A-Z][A-Z_]+)'/g,
+  /\brefused\('([A-Z][A-Z_]+)'/g,
+  /(?:#note|#say|\bwarn)\(.*?'([A-Z][A-Z_]+)'/g,
   /#onBroken\('([A-Z][A-Z_]+)'/g,
 ];
 /** `type SomethingCode = 'A' | 'B'`, `const SOMETHING_CODES = ['A', 'B']`, `readonly code: 'A' | 'B'`. */
@@ -44,11 +46,20 @@ test('every code has an entry', () => {
 
 test('no entry is about a code that is no more', () => {
   const codes = usedCodes();
-  assert.equal([...entries.keys()].filter((code) => !codes.has(code)), []);
+  const isOfTheSystem = (code: string): boolean => code in constants.errno || code === 'ENOTSUPP' || code === 'ERR_DLOPEN_FAILED';
+  assert.equal([...entries.keys()].filter((code) => !codes.has(code) && !isOfTheSystem(code)), []);
 });
 
 test('every entry says something', () => {
   for (const [code, text] of entries) assert.ok(text.length > 20 && /[.`]$/.test(text), `${code}: ${text}`);
+});
+
+test('what the operating system says is explained, be it usual or not', () => {
+  assert.match(explanation(entries, 'einval')!, /verifier/);
+  assert.match(explanation(entries, 'EXDEV')!, /cross-device link/);
+  assert.match(explanation(entries, 'LIBBPF_ERRNO__RELOC')!, /libbpf/);
+  for (const code of Object.keys(constants.errno)) assert.type(explanation(entries, code), 'string', code);
+  assert.is(explanation(entries, 'ENOTHING'), undefined);
 });
 
 test.run();

@@ -57,6 +57,17 @@ test('p asks before the protection ends, and begins it again at once', () => {
   assert.equal(press(ui(), 'p', { ...situation, view: paused }), { ui: ui(), action: toActive({ command: 'reprotect' }) });
 });
 
+test('p also ends a protection that has only begun', () => {
+  for (const phase of ['pairing', 'syncing']) {
+    const view = viewOf(after(saw.status('a', 0, status({ protected: false, phase }))), t0, 2000);
+    const asked = press(ui(), 'p', { ...situation, view });
+    assert.is(asked.ui.asking?.kind, 'pause', phase);
+    assert.equal(press(asked.ui, 'y', { ...situation, view }).action, toActive({ command: 'pause' }), phase);
+  }
+  const alone = viewOf(after(saw.status('a', 0, status({ protected: false, phase: 'alone', peer: null }))), t0, 2000);
+  assert.equal(press(ui(), 'p', { ...situation, view: alone }).action, toActive({ command: 'reprotect' }), 'look for the other host now');
+});
+
 const service = (port: number, preRelease: boolean): Record<string, unknown> => ({
   port, protocol: 'resp', preRelease, prereleasedPackets: 90, controlPackets: 0, heldPackets: { order: 0, unlogged: 2, doubt: 8, standing: 0, off: 0 }, openWrites: 0,
 });

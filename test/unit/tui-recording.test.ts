@@ -16,7 +16,7 @@ test.after(() => rmSync(dir, { recursive: true }));
 const observations = [...healthyPair(), saw.note('a', 2000, 'warn', 'odd \x1b[31m words'), saw.gone('b', 2100), saw.said('a', 2200, 'info', 'done')];
 
 async function recorded(path = fresh()): Promise<string> {
-  const recorder = await Recorder.create(path, ['a', 'b'], (reason) => assert.unreachable(reason));
+  const recorder = await Recorder.create(path, { sources: ['a', 'b'], staleMs: 15_000 }, (reason) => assert.unreachable(reason));
   for (const observation of observations) recorder.write(observation);
   await recorder.close();
   return path;
@@ -45,9 +45,17 @@ test('what was recorded is read again as it was, and only its owner may', async 
   assert.is(statSync(path).mode & 0o777, 0o600);
 });
 
+test('what was fresh to its monitor is fresh when it is shown again; a recording of an earlier version does not say what that was', async () => {
+  const path = await recorded();
+  assert.is((await ReplayFeed.open(path, 1, 500)).staleMs, 15_000);
+  assert.is((await ReplayFeed.open(path, 10, 500)).staleMs, 150_000, 'time runs faster');
+  writeFileSync(path, readFileSync(path, 'utf8').replace(',"staleMs":15000', ''));
+  assert.is((await ReplayFeed.open(path, 1, 500)).staleMs, 2000);
+});
+
 test('a file that exists is not written over', async () => {
   const path = await recorded();
-  await Recorder.create(path, ['a'], () => {}).then(() => assert.unreachable(), ({ message }: Error) => assert.match(message, /exists already/));
+  await Recorder.create(path, { sources: ['a'], staleMs: 2000 }, () => {}).then(() => assert.unreachable(), ({ message }: Error) => assert.match(message, /exists already/));
   assert.equal(await readAll(path), observations);
 });
 

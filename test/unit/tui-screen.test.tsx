@@ -106,9 +106,9 @@ const services = [{
 }];
 
 /** A pair with declared services, an input log, comparing, and a secondary of which one vCPU is active. */
-const busyPair = (): Model => after(
+const busyPair = (declared = services): Model => after(
   saw.status('a', 0, status({
-    output: { services, earlyPackets: 97, inputSeq: 500, loggedSeq: 497, releasedBy: { commit: 61, logged: 30, match: 9, end: 0 } },
+    output: { services: declared, earlyPackets: 97, inputSeq: 500, loggedSeq: 497, releasedBy: { commit: 61, logged: 30, match: 9, end: 0 } },
     compare: { mode: 'auto', comparing: true, reason: 'matches release sooner', divergences: 2, late: 1, auditMismatches: 0, uncompared: [], caught: [] },
   })),
   saw.status('b', 0, secondaryStatus({
@@ -124,13 +124,22 @@ test('80x24 with services and an active secondary: what leaves early, what waits
 ─ services of a ─ pre-release, what leaves early, what waits and why ───────────
  6379 resp      on     97 % early            held 3: write in doubt 2, not logg…
  80 http        off    0 % early             held 12: switched off 12
-─ secondary b ──────────────────────────────────────────────────────────────────
+─ secondary b ──────────────────────────────────────────────────────── +1 more ─
  input    12 packets logged, 4.3 KiB; 3 not there yet
- compare  on, 2 divergences, 1 late: matches release sooner
+ vCPUs    1 of 2 active: one vCPU is busy
+   0 ▒▒▒········· parked     1 ██████▒▒▒···
 ─ events ───────────────────────────────────────────────────────────────────────
  None since the monitor began.
 
  c checkpoint  f failover  p pause  s services  v vCPUs  ? help  q quit`);
+});
+
+test('what a panel has no room for is counted in its title', () => {
+  const model = busyPair([...services, { ...services[0]!, port: 6380 }, { ...services[0]!, port: 6381 }]);
+  assert.match(plain(picture(model)), /^─ services of a ─ .* \+2 more ─$/m);
+  const large = plain(picture(model, { size: { columns: 80, rows: 50 } }));
+  assert.match(large, /6381 resp/);
+  assert.not.match(large, ' more ─');
 });
 
 test('a larger terminal shows all of it: shares of releases, each vCPU, and its decision', () => {
