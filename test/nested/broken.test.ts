@@ -1,4 +1,4 @@
-/** The nested tests against what they are there to notice. Takes a minute or more: `npm test -- nested/`. */
+/** The nested tests against what they are there to notice: `npm test -- nested/`, or after all kernels. Takes a minute or two. */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -34,7 +34,7 @@ test('a BPF program that the kernel refuses makes them fail, with the verifier\'
 
 test('an outer VM that dies is reported with its last words, and what it had not reached has failed', async () => {
   let killed = false;
-  const { status, stdout } = await nested(['bpf/flow', 'bpf/gate'], (soFar, pid) => {
+  const { status, stdout } = await nested(['bpf/gate', 'bpf/compare'], (soFar, pid) => {
     if (killed || !/start the outer VM: Linux/.test(soFar)) return;
     killed = true;
     for (const qemu of readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)) process.kill(Number(qemu), 'SIGKILL');
@@ -45,13 +45,15 @@ test('an outer VM that dies is reported with its last words, and what it had not
   const report = readFileSync(`${results}report.txt`, 'utf8');
   assert.match(report, /The outer VM ended before the tests did \(QEMU: ended by SIGKILL\)/);
   assert.match(report, /The console's last lines:\n(.*\n)*.*(kvm|9p|squashfs)/i);
-  assert.match(report, /---- bpf\/gate ----\nIt was not reached\./);
+  assert.match(report, /---- bpf\/compare ----\nIt was not reached\./);
 });
 
 test('wrong usage is refused before anything is made', async () => {
-  const { status, stdout } = await nested(['--kernel', 'potato']);
-  assert.is(status, 2);
-  assert.is(stdout, '');
+  for (const args of [['--kernel', 'potato'], ['bpf', 'potato']]) {
+    const { status, stdout } = await nested(args);
+    assert.is(status, 2, args.join(' '));
+    assert.is(stdout, '');
+  }
 });
 
 test.run();

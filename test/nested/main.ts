@@ -6,25 +6,30 @@
  *     npm run test:nested -- --kernel bookworm doctor lab
  */
 import { spawn } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError, Option } from 'commander';
 import { locateQemu, probeKvm, probeNested, type NestedProbe } from '../../src/qemu/index.js';
 import { whole } from '../../src/cli/options.js';
 import { Progress } from '../../src/cli/progress.js';
+import { tapPump } from '../bpf/tap-pump.js';
 import { breakGate } from './break-bpf.js';
+import { ringThroughPorts } from './emulation.js';
 import type { Order } from './messages.js';
 import { lastLines, runOuterVm } from './outer-vm.js';
 import { Report } from './report.js';
+import { steps } from './steps.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url)).replace(/\/$/, '');
 const images = join(root, 'build/nested');
+/** Of the project: what the lab knows of its guest. */
+const guestFile = 'build/guest/guest.json';
 /** As in vm-images/nested/suites.mjs, which is not compiled. */
 const suites = ['forky', 'trixie', 'bookworm'] as const;
 const consoleLines = 30;
 /** How many times slower a lab may be in the outer VM than on the machine that its limits are made for. */
-const slowdowns = { kvm: 2, tcg: 10 } as const;
+const slowdowns = { kvm: 2, tcg: 15 } as const;
 
 interface Options { kernel: typeof suites[number] | 'all'; accel: 'auto' | 'kvm' | 'tcg'; memory: number; breakBpf?: boolean }
 
@@ -50,6 +55,11 @@ Exit codes: 0 all passed, 1 something failed, 2 wrong usage or environment.`);
   } catch (error) {
     return error instanceof CommanderError && error.exitCode === 0 ? 0 : 2;
   }
+  const unknown = command.args.filter((word) => !steps.some(({ name }) => name.includes(word)));
+  if (unknown.length > 0) {
+    process.stderr.write(`No step's name holds "${unknown.join('" or "')}". There are: ${steps.map(({ name }) => name).join(', ')}.\n`);
+    return 2;
+  }
   const options = command.opts<Options>();
   const interruption = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => interruption.abort());
@@ -61,10 +71,16 @@ Exit codes: 0 all passed, 1 something failed, 2 wrong usage or environment.`);
   }
   const prepared = await setUp(options.kernel);
   if (prepared !== 0) return prepared;
+  tapPump(); // the outer VM has no compiler
   const runtime = await locateQemu();
   const nested = options.accel === 'auto' ? await probeNested(await probeKvm(runtime)) : { accel: options.accel, reason: `The outer VM runs on ${options.accel}, as asked.` };
   process.stdout.write(`${nested.reason}\n`);
-  const order: Order = { only: command.args, slowdown: slowdowns[nested.accel], replace: options.breakBpf ? await breakGate(root) : {} };
+  const emulated = nested.accel === 'tcg';
+  const replace = {
+    ...options.breakBpf ? await breakGate(root) : {},
+    ...emulated ? { [guestFile]: ringThroughPorts(readFileSync(join(root, guestFile), 'utf8')) } : {},
+  };
+  const order: Order = { only: command.args, slowdown: slowdowns[nested.accel], emulated, replace };
   const sum = { passed: 0, failed: 0 };
   for (const suite of options.kernel === 'all' ? suites : [options.kernel]) {
     if (interruption.signal.aborted) break;

@@ -9,6 +9,8 @@ export interface Order {
   only: readonly string[];
   /** See COLOPP_SLOWDOWN. */
   slowdown: number;
+  /** The outer VM's CPU is emulated. */
+  emulated: boolean;
   /** Files of the project to replace before anything runs: text by path below its root. */
   replace: Readonly<Record<string, string>>;
 }

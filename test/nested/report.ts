@@ -65,15 +65,14 @@ export class Report {
     }
   }
 
-  /** The outer VM is gone, or must go: what ran has failed for that reason, and what was still to come, too. */
+  /** The outer VM is gone, or must go: what ran, or was next, has failed for that reason, and what was still to come, too. */
   cutOff(reason: string, console: string, tookMs: number): void {
     const detail = `${reason}\nThe console's last lines:\n${console}`;
-    if (this.running) Object.assign(this.running, { verdict: 'failed', detail, tookMs });
-    else this.steps.push({ name: 'the outer VM', verdict: 'failed', tookMs, detail, output: '' });
     const met = new Set(this.steps.map(({ name }) => name));
-    for (const name of this.#announced.filter((announced) => !met.has(announced))) {
-      this.steps.push({ name, verdict: 'failed', tookMs: 0, detail: 'It was not reached.', output: '' });
-    }
+    const unmet = this.#announced.filter((name) => !met.has(name));
+    if (this.running) Object.assign(this.running, { verdict: 'failed', detail, tookMs });
+    else this.steps.push({ name: unmet.shift() ?? 'the outer VM', verdict: 'failed', tookMs, detail, output: '' });
+    for (const name of unmet) this.steps.push({ name, verdict: 'failed', tookMs: 0, detail: 'It was not reached.', output: '' });
     this.#ended = true;
   }
 
