@@ -7,7 +7,7 @@ import { locateQemu } from '../../src/qemu/index.js';
 import { ColoPair, type Channel, type GuestImage } from './colo-pair.js';
 
 /**
- * How long a checkpoint stops an idle guest: through our relay, and over QEMU's own TCP channel.
+ * How long a checkpoint stops an idle guest: over a connection of our agents, and over QEMU's own TCP channel.
  * Both pairs stand side by side and take turns, so that whatever else the machine does falls on
  * both alike.
  */
@@ -35,9 +35,9 @@ export async function run(jsonPath?: string): Promise<void> {
   const onSignal = (name: string) => interruption.abort(new Error(`interrupted by ${name}`));
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
-    const pauses: Record<Channel, number[]> = { relay: [], tcp: [] };
-    for (const channel of ['relay', 'tcp'] as const) {
-      console.log(`starting a pair over ${channel === 'relay' ? 'the relay' : "QEMU's own TCP"}`);
+    const pauses: Record<Channel, number[]> = { handed: [], tcp: [] };
+    for (const channel of ['handed', 'tcp'] as const) {
+      console.log(`starting a pair over ${channel === 'handed' ? 'a connection of ours' : "QEMU's own TCP"}`);
       const home = await mkdtemp(join(folder, `${channel}-`));
       pairs.push(await ColoPair.start(channel, runtime, guest, home, signal));
     }
@@ -48,7 +48,7 @@ export async function run(jsonPath?: string): Promise<void> {
         if (round >= 0) pauses[pair.channel].push(pauseMs);
       }
     }
-    const relayPauseMsP50 = median(pauses.relay);
+    const relayPauseMsP50 = median(pauses.handed);
     const stockTcpPauseMsP50 = median(pauses.tcp);
     const figures: CheckpointBench = {
       relayPauseMsP50,
@@ -56,7 +56,7 @@ export async function run(jsonPath?: string): Promise<void> {
       ratio: Number((relayPauseMsP50 / stockTcpPauseMsP50).toFixed(3)),
     };
     console.log(`checkpoint pause, median of ${ROUNDS}, ${guest.memoryMiB} MiB idle guest, TCG:`);
-    console.log(`  through the relay         ${relayPauseMsP50.toFixed(1)} ms`);
+    console.log(`  over a connection of ours ${relayPauseMsP50.toFixed(1)} ms`);
     console.log(`  over QEMU's own TCP       ${stockTcpPauseMsP50.toFixed(1)} ms`);
     console.log(`  ratio                     ${figures.ratio}`);
     if (jsonPath !== undefined) await writeFile(jsonPath, `${JSON.stringify(figures)}\n`);

@@ -5,24 +5,45 @@ import { quantile } from '../../src/agent/pause-history.js';
 import { Progress } from '../../src/cli/progress.js';
 import { addresses } from '../../src/lab/topology.js';
 import { LoadError, type Figures, type Target } from './load.js';
-import { removeLeftovers, startMode, type Mode } from './modes.js';
+import { removeLeftovers, startMode, type Counts, type Declared, type Mode } from './modes.js';
 
 export interface ComparisonOptions {
   rounds: number;
   /** Each load is measured for so long in each round. */
   seconds: number;
   vcpus: number;
+  connections: number;
   modes: readonly Mode[];
 }
+
+/** What came of a load in one mode. */
+export interface Measured extends Figures {
+  checkpoints: number;
+  /** Of the output that left under protection, what a match released; undefined where nobody counts. */
+  releasedByCompareShare?: number;
+}
+
+/** What was measured; undefined if it was not, or failed. */
+export type Look = (mode: Mode, load: string) => Measured | undefined;
 
 /** What is measured, and what of it is worth a ratio. */
 export interface Comparison {
   port: number;
+  /** What the modes with pre-release declare. */
+  services: readonly Declared[];
   /** Comes before the loads of every round. */
   prepare?: (target: Target) => Promise<void>;
   loads: Record<string, (target: Target) => Promise<Figures>>;
-  /** `prerelease` divided by `over`. */
-  ratios: Record<string, { load: string; over: Mode; of: keyof Figures }>;
+  /** Undefined: something it needs was not measured. */
+  ratios: Record<string, (look: Look) => number | undefined>;
+}
+
+/** One figure of a load in one mode, divided by that in another. */
+export function ratio(load: string, mode: Mode, over: Mode, of: keyof Figures): (look: Look) => number | undefined {
+  return (look) => {
+    const [ours, theirs] = [look(mode, load)?.[of], look(over, load)?.[of]];
+    return ours === undefined || theirs === undefined ? undefined : ours / theirs;
+  };
 }
 
 /** Something that could not be measured, and why. */
@@ -30,11 +51,11 @@ interface Failed {
   failed: string;
 }
 
-type ModeResult = Record<string, Figures | Failed> | Failed;
+type ModeResult = Record<string, Measured | Failed> | Failed;
 
 /** What has been seen of one mode. One failure is enough: medians of what is left would flatter it. */
 class ModeRecord {
-  readonly #rounds = new Map<string, Figures[]>();
+  readonly #rounds = new Map<string, Measured[]>();
   readonly #failures = new Map<string, string>();
   #failure: string | undefined;
 
@@ -46,8 +67,8 @@ class ModeRecord {
     return this.#failures.has(load);
   }
 
-  add(load: string, figures: Figures): void {
-    this.#rounds.set(load, [...this.#rounds.get(load) ?? [], figures]);
+  add(load: string, measured: Measured): void {
+    this.#rounds.set(load, [...this.#rounds.get(load) ?? [], measured]);
   }
 
   fail(load: string, why: string): void {
@@ -106,7 +127,7 @@ export async function compare(comparison: Comparison, options: ComparisonOptions
 
 /** One mode's part of a round, from an empty machine to an empty machine. What fails is recorded. */
 async function measure(
-  { port, prepare, loads }: Comparison, { seconds, vcpus }: ComparisonOptions,
+  { port, services, prepare, loads }: Comparison, { seconds, vcpus, connections }: ComparisonOptions,
   mode: Mode, record: ModeRecord, progress: Progress, signal: AbortSignal,
 ): Promise<void> {
   const names = Object.keys(loads);
@@ -119,21 +140,21 @@ async function measure(
     return message;
   };
   progress.start(`${mode}: boot the guest`);
-  const subject = await startMode(mode, vcpus, signal).catch((error: unknown) => record.failWhole(failed(error)));
+  const subject = await startMode(mode, { vcpus, services, signal }).catch((error: unknown) => record.failWhole(failed(error)));
   if (!subject) return;
   try {
     progress.done('ready');
-    const target: Target = { netns: subject.clientNamespace, host: addresses.guest, port, seconds, signal };
+    const target: Target = { netns: subject.clientNamespace, host: addresses.guest, port, connections, seconds, signal };
     await prepare?.(target);
     for (const [index, name] of names.entries()) {
       if (record.hasFailed(name)) continue;
       progress.start(`${mode}: ${name}`);
       try {
-        const before = await subject.checkpoints();
+        const before = await subject.counts();
         const figures = await loads[name]!(target);
-        const checkpoints = await subject.checkpoints() - before;
-        record.add(name, figures);
-        progress.done(`${describe(figures)}, ${checkpoints} checkpoints`);
+        const measured = { ...figures, ...between(before, await subject.counts()) };
+        record.add(name, measured);
+        progress.done(describe(measured));
       } catch (error) {
         const why = failed(error);
         record.fail(name, why);
@@ -150,40 +171,54 @@ async function measure(
   }
 }
 
+function between(before: Counts, after: Counts): Omit<Measured, keyof Figures> {
+  const checkpoints = after.checkpoints - before.checkpoints;
+  if (!before.output || !after.output) return { checkpoints };
+  const packets = after.output.packets - before.output.packets;
+  return { checkpoints, releasedByCompareShare: packets === 0 ? 0 : (after.output.matched - before.output.matched) / packets };
+}
+
 function ratiosOf({ ratios }: Comparison, results: Record<string, ModeResult>): Record<string, number | null> {
-  const figure = (mode: Mode, load: string, of: keyof Figures): number | undefined => {
+  const look: Look = (mode, load) => {
     const result = results[mode];
-    const figures = result === undefined || isFailed(result) ? undefined : result[load];
-    return figures === undefined || isFailed(figures) ? undefined : figures[of];
+    const measured = result === undefined || isFailed(result) ? undefined : result[load];
+    return measured === undefined || isFailed(measured) ? undefined : measured;
   };
-  return Object.fromEntries(Object.entries(ratios).map(([name, { load, over, of }]) => {
-    const [ours, theirs] = [figure('prerelease', load, of), figure(over, load, of)];
-    return [name, ours === undefined || theirs === undefined ? null : rounded(ours / theirs)];
+  return Object.fromEntries(Object.entries(ratios).map(([name, of]) => {
+    const value = of(look);
+    return [name, value === undefined ? null : rounded(value)];
   }));
 }
 
 function print(loads: readonly string[], results: Record<string, ModeResult>, ratios: Record<string, number | null>, options: ComparisonOptions): void {
-  const { rounds, seconds, vcpus } = options;
-  const lines = ['', `Medians of ${rounds} rounds of ${seconds} s each, guest with ${vcpus} vCPU${vcpus === 1 ? '' : 's'}:`];
+  const { rounds, seconds, vcpus, connections } = options;
+  const width = Math.max(...loads.map(({ length }) => length));
+  const lines = ['', `Medians of ${rounds} rounds of ${seconds} s each, guest with ${vcpus} vCPU${vcpus === 1 ? '' : 's'}, ${connections} connection${connections === 1 ? '' : 's'}:`];
   for (const [mode, result] of Object.entries(results)) {
     for (const load of isFailed(result) ? [''] : loads) {
       const figures = isFailed(result) ? result : result[load]!;
-      lines.push(`  ${mode.padEnd(12)} ${load.padEnd(3)}  ${isFailed(figures) ? `FAILED: ${firstLine(figures.failed)}` : describe(figures)}`);
+      lines.push(`  ${mode.padEnd(12)} ${load.padEnd(width)}  ${isFailed(figures) ? `FAILED: ${firstLine(figures.failed)}` : describe(figures)}`);
     }
   }
-  lines.push('Pre-release divided by the others:');
-  for (const [name, ratio] of Object.entries(ratios)) lines.push(`  ${name.padEnd(20)} ${ratio ?? 'not measured'}`);
+  lines.push('Ratios:');
+  for (const [name, value] of Object.entries(ratios)) lines.push(`  ${name.padEnd(20)} ${value ?? 'not measured'}`);
   process.stdout.write(`${lines.join('\n')}\n`);
 }
 
-function describe({ rps, p50Ms, p99Ms }: Figures): string {
-  return `${rps.toFixed(rps < 100 ? 1 : 0).padStart(6)}/s, p50 ${p50Ms.toFixed(2)} ms, p99 ${p99Ms.toFixed(2)} ms`;
+function describe({ rps, p50Ms, p99Ms, checkpoints, releasedByCompareShare: share }: Measured): string {
+  const matched = share === undefined || share === 0 ? '' : `, ${Math.round(100 * share)} % matched`;
+  return `${rps.toFixed(rps < 100 ? 1 : 0).padStart(6)}/s, p50 ${p50Ms.toFixed(2)} ms, p99 ${p99Ms.toFixed(2)} ms, ${checkpoints} checkpoints${matched}`;
 }
 
 /** @param rounds at least one */
-function medians(rounds: readonly Figures[]): Figures {
-  const median = (of: keyof Figures): number => quantile(rounds.map((figures) => figures[of]), 0.5)!;
-  return { rps: rounded(median('rps')), p50Ms: rounded(median('p50Ms')), p99Ms: rounded(median('p99Ms')) };
+function medians(rounds: readonly Measured[]): Measured {
+  const median = (of: (measured: Measured) => number): number => rounded(quantile(rounds.map(of), 0.5)!);
+  return {
+    rps: median(({ rps }) => rps), p50Ms: median(({ p50Ms }) => p50Ms), p99Ms: median(({ p99Ms }) => p99Ms),
+    checkpoints: median(({ checkpoints }) => checkpoints),
+    ...(rounds.some(({ releasedByCompareShare }) => releasedByCompareShare === undefined) ? {}
+      : { releasedByCompareShare: median(({ releasedByCompareShare }) => releasedByCompareShare!) }),
+  };
 }
 
 function rounded(value: number): number {

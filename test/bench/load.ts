@@ -1,5 +1,5 @@
 /**
- * What clients do to the guest while it is measured: closed loops over a few connections that stay,
+ * What clients do to the guest while it is measured: closed loops over connections that stay,
  * from the client namespace, the same for every mode.
  */
 
@@ -20,6 +20,8 @@ export interface Target {
   netns: string;
   host: string;
   port: number;
+  /** So many at a time, each with one request under way. */
+  connections: number;
   /** Of measurement; warming up takes about a second more. */
   seconds: number;
   signal: AbortSignal;
@@ -35,7 +37,6 @@ export class LoadError extends Error {
   }
 }
 
-export const CONNECTIONS = 4;
 /** Keys there are, and bytes of each value. */
 const KEYS = 1000;
 const VALUE_BYTES = 64;
@@ -60,18 +61,18 @@ export async function fillRedis(target: Target): Promise<void> {
 
 /** One command by Redis's own load generator. It counts requests, not time: how many, short runs tell first. */
 export async function redisBenchmark(target: Target, test: 'get' | 'set'): Promise<Figures> {
-  let requests = 20;
+  let requests = Math.max(20, 2 * target.connections);
   for (;;) {
     const { rps } = await redisRequests(target, test, requests);
     const tookSeconds = requests / rps;
-    if (tookSeconds >= CALIBRATED_SECONDS) return await redisRequests(target, test, Math.max(CONNECTIONS, Math.round(rps * target.seconds)));
+    if (tookSeconds >= CALIBRATED_SECONDS) return await redisRequests(target, test, Math.max(target.connections, Math.round(rps * target.seconds)));
     requests = Math.ceil(Math.max(2 * requests, Math.min(20 * requests, rps * WARM_UP_SECONDS)));
   }
 }
 
 async function redisRequests(target: Target, test: 'get' | 'set', requests: number): Promise<Figures> {
   const csv = await runIn(target, [
-    'redis-benchmark', '-h', target.host, '-p', String(target.port), '-t', test, '-c', String(CONNECTIONS),
+    'redis-benchmark', '-h', target.host, '-p', String(target.port), '-t', test, '-c', String(target.connections),
     '-n', String(requests), '-r', String(KEYS), '-d', String(VALUE_BYTES), '--csv',
   ]);
   // A header and one row, every field in quotes.
@@ -83,11 +84,13 @@ async function redisRequests(target: Target, test: 'get' | 'set', requests: numb
 /**
  * Reads and writes mixed at random on every connection, which redis-benchmark cannot do.
  * @param writeShare of all requests
+ * @param mostPerSecond of requests; undefined: the next one follows each reply at once
  */
-export async function redisMix(target: Target, writeShare: number): Promise<Figures> {
+export async function redisMix(target: Target, writeShare: number, mostPerSecond?: number): Promise<Figures> {
   const out = await runIn(target, [
     process.execPath, RESP_LOAD, 'mix', target.host, String(target.port), String(KEYS), String(VALUE_BYTES),
-    String(CONNECTIONS), String(writeShare), String(WARM_UP_SECONDS), String(target.seconds),
+    String(target.connections), String(writeShare), String(WARM_UP_SECONDS), String(target.seconds),
+    ...(mostPerSecond === undefined ? [] : [String(mostPerSecond)]),
   ]);
   return expect(figures, 'the mixed load', JSON.parse(out));
 }
@@ -103,7 +106,7 @@ export async function httpPage(target: Target, path: string): Promise<Figures> {
 
 async function wrk(target: Target, path: string): Promise<z.infer<typeof wrkFigures>> {
   const out = await runIn(target, [
-    'wrk', '--threads', '1', '--connections', String(CONNECTIONS), '--duration', `${target.seconds}s`, '--timeout', '10s',
+    'wrk', '--threads', '1', '--connections', String(target.connections), '--duration', `${target.seconds}s`, '--timeout', '10s',
     '--script', WRK_FIGURES, `http://${target.host}:${target.port}${path}`,
   ]);
   return expect(wrkFigures, 'wrk', JSON.parse(out.trim().split('\n').at(-1) ?? ''));

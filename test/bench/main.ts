@@ -5,20 +5,24 @@ import { exitCodeOf, report } from '../../src/cli/errors.js';
 import { whole } from '../../src/cli/options.js';
 import type { ComparisonOptions } from './comparison.js';
 import { modes, type Mode } from './modes.js';
+import type { VcpuBenchOptions } from './vcpu.js';
+
+/** Of all benches: each takes its own. */
+type Options = ComparisonOptions & VcpuBenchOptions;
 
 /** Each writes its figures to `jsonPath`, if given, and a summary to standard output. */
 interface Bench {
   about: string;
-  load: () => Promise<{ run: (jsonPath: string | undefined, options: ComparisonOptions) => Promise<void> }>;
-  /** It compares modes of running the guest, and takes the options of that. */
-  compares?: true;
-  /** It takes rounds and seconds. */
-  rounds?: true;
+  load: () => Promise<{ run: (jsonPath: string | undefined, options: Options) => Promise<void> }>;
+  /** It compares modes of running the guest, these unless others are asked for, and takes the options of that. */
+  compares?: readonly Mode[];
+  /** It takes rounds and seconds, and a rate. */
+  paced?: true;
 }
 
 const benches: Record<string, Bench> = {
   checkpoint: {
-    about: 'pause of a checkpoint through our relay, against the same QEMU over its own TCP channel',
+    about: 'pause of a checkpoint over a connection of our agents, against the same QEMU over its own TCP channel',
     load: () => import('./checkpoint.js'),
   },
   codec: {
@@ -32,7 +36,7 @@ const benches: Record<string, Bench> = {
   vcpu: {
     about: 'what a secondary costs its host and gives its primary: fully active, as the policy decides, paused',
     load: () => import('./vcpu.js'),
-    rounds: true,
+    paced: true,
   },
   gate: {
     about: 'cost of the gate per packet, against an empty program',
@@ -43,14 +47,19 @@ const benches: Record<string, Bench> = {
     load: () => import('./hold.js'),
   },
   redis: {
-    about: 'GET, SET and a 95/5 mix: pre-release, against no protection, commits alone, and stock COLO',
+    about: 'GET, SET and a 95/5 mix: pre-release, with and without auto, against no protection, commits alone, and stock COLO',
     load: () => import('./redis.js'),
-    compares: true,
+    compares: ['unprotected', 'prerelease', 'commit', 'auto', 'stockColo'],
   },
   http: {
     about: 'pages of 1 KiB and 1 MiB, likewise',
     load: () => import('./http.js'),
-    compares: true,
+    compares: ['unprotected', 'prerelease', 'commit', 'stockColo'],
+  },
+  compare: {
+    about: 'an active secondary: reads, writes, and replies that differ on each VM, against commits alone and stock COLO',
+    load: () => import('./compare.js'),
+    compares: ['prerelease', 'commit', 'compare', 'auto', 'stockColo'],
   },
 };
 
@@ -61,21 +70,24 @@ const program = new Command('bench')
   .addHelpText('after', `
 Examples:
   npm run bench -- checkpoint --json checkpoint.json
-  npm run bench -- redis --rounds 5 --modes unprotected,commit`);
+  npm run bench -- redis --rounds 5 --modes unprotected,commit
+  npm run bench -- redis --connections 50 --modes commit`);
 
-for (const [name, { about, load, compares, rounds }] of Object.entries(benches)) {
+for (const [name, { about, load, compares, paced }] of Object.entries(benches)) {
   const command = program.command(name).description(about).option('--json <file>', 'write the figures there');
-  if (compares || rounds) {
+  if (compares || paced) {
     command
       .option('--rounds <n>', 'how often each mode is started and measured', whole(1, 100), 3)
       .option('--seconds <n>', 'how long each load is measured in a round', whole(1, 600), 3);
   }
+  if (paced) command.option('--rate <n>', 'requests a second of all clients together, at most', whole(1, 1_000_000), 500);
   if (compares) {
     command
       .option('--vcpus <n>', 'vCPUs of the guest', whole(1, 8), 1)
-      .addOption(new Option('--modes <list>', `which of ${modes.join(',')}`).argParser(modeList).default([...modes], 'all'));
+      .option('--connections <n>', 'of clients, each with one request under way', whole(1, 200), 4)
+      .addOption(new Option('--modes <list>', `which of ${modes.join(',')}`).argParser(modeList).default([...compares], compares.join(',')));
   }
-  command.action(async ({ json, ...options }: { json?: string } & ComparisonOptions) => {
+  command.action(async ({ json, ...options }: { json?: string } & Options) => {
     await (await load()).run(json, options);
   });
 }

@@ -7,19 +7,27 @@ import { StockColo } from './stock-colo.js';
 
 /**
  * `unprotected`: one agent, no peer. `prerelease`: protected, with the guest's services declared.
- * `commit`: protected, every reply held until a checkpoint is committed. `stockColo`: QEMU's own COLO.
+ * `commit`: protected, every reply held until a checkpoint is committed. `compare`, `auto`: as
+ * `prerelease`, and with the configuration's mode of that name. `stockColo`: QEMU's own COLO.
  */
-export const modes = ['unprotected', 'prerelease', 'commit', 'stockColo'] as const;
+export const modes = ['unprotected', 'prerelease', 'commit', 'compare', 'auto', 'stockColo'] as const;
 export type Mode = (typeof modes)[number];
+
+/** What has happened since the guest was started. */
+export interface Counts {
+  checkpoints: number;
+  /** Output that left while protected: all packets, and those of them that a match released; undefined: not known. */
+  output?: { packets: number; matched: number };
+}
 
 /** A guest that runs in one of the modes, and can be reached from the client namespace. */
 export interface Subject {
   clientNamespace: string;
   /**
-   * Checkpoints so far.
+   * Counts so far.
    * @throws Error if the guest no longer runs as its mode says: what was measured means nothing
    */
-  checkpoints(): Promise<number>;
+  counts(): Promise<Counts>;
   /** Ends everything that was started. */
   stop(): Promise<void>;
 }
@@ -27,27 +35,41 @@ export interface Subject {
 /** One at a time: all modes use the same names. */
 const LAB_NAME = 'bench';
 const READY_TIMEOUT_MS = 60_000;
-const services = [{ port: 6379, protocol: 'resp' }, { port: 80, protocol: 'http' }];
+
+/** A service of the guest, as a configuration declares it. */
+export interface Declared {
+  port: number;
+  protocol: string;
+}
+
+export interface ModeOptions {
+  vcpus: number;
+  /** What the modes with pre-release declare. */
+  services: readonly Declared[];
+  signal: AbortSignal;
+}
 
 /** Boots the guest in a mode; resolves once its services answer. Leaves nothing behind if it fails. */
-export async function startMode(mode: Mode, vcpus: number, signal: AbortSignal): Promise<Subject> {
+export async function startMode(mode: Mode, { vcpus, services, signal }: ModeOptions): Promise<Subject> {
   if (mode === 'stockColo') {
     const pair = await StockColo.start({ name: LAB_NAME, vcpus, signal });
     return {
       clientNamespace: pair.clientNamespace,
-      checkpoints: async () => {
+      counts: async () => {
         pair.assertReplicating();
-        return pair.checkpoints;
+        return { checkpoints: pair.checkpoints };
       },
       stop: () => pair.stop(),
     };
   }
   const lab = new Lab(LAB_NAME);
   const isProtected = mode !== 'unprotected';
+  const compares = mode === 'compare' || mode === 'auto';
+  const overrides = { ...(compares || mode === 'prerelease' ? { services } : {}), ...(compares ? { mode } : {}) };
   await lab.up({
     vcpus, signal,
     ...(isProtected ? {} : { agents: ['a'] }),
-    ...(mode === 'prerelease' ? { overrides: { a: { services }, b: { services } } } : {}),
+    overrides: { a: overrides, b: overrides },
   });
   try {
     await lab.waitFor('a', isProtected ? 'protected' : 'running its VM alone', (s) => s.active && s.protected === isProtected, READY_TIMEOUT_MS, signal);
@@ -60,11 +82,12 @@ export async function startMode(mode: Mode, vcpus: number, signal: AbortSignal):
   const protection = isProtected ? watchProtection(lab, watching.signal) : undefined;
   return {
     clientNamespace: lab.topology.client,
-    checkpoints: async () => {
-      const { active, role, phase, reason, protected: nowProtected, checkpoints } = await lab.status('a');
+    counts: async () => {
+      const { active, role, phase, reason, protected: nowProtected, checkpoints, output } = await lab.status('a');
       if (!active || nowProtected !== isProtected) throw new Error(`host a is ${role}, ${phase}: ${reason}`);
       if (protection?.lost) throw new Error(`the guest was unprotected for a while: ${protection.lost}`);
-      return checkpoints.commits;
+      const { commit, logged, match } = output.releasedBy;
+      return { checkpoints: checkpoints.commits, output: { packets: output.earlyPackets + commit + logged + match, matched: match } };
     },
     stop: async () => {
       watching.abort();

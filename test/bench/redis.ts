@@ -1,6 +1,6 @@
-/** Redis under closed-loop load: what pre-release gives, beside no protection, holding, and stock COLO. */
+/** Redis under closed-loop load: what pre-release gives, alone and with the choice of `auto`, beside no protection, holding, and stock COLO. */
 
-import { compare, type Comparison, type ComparisonOptions } from './comparison.js';
+import { compare, ratio, type Comparison, type ComparisonOptions } from './comparison.js';
 import { fillRedis, redisBenchmark, redisMix } from './load.js';
 import { demoGuest } from '../../src/lab/lab.js';
 
@@ -9,6 +9,7 @@ const WRITE_SHARE = 0.05;
 export async function run(jsonPath: string | undefined, options: ComparisonOptions): Promise<void> {
   const comparison: Comparison = {
     port: demoGuest().ports.redis,
+    services: [{ port: demoGuest().ports.redis, protocol: 'resp' }],
     prepare: fillRedis,
     loads: {
       get: (target) => redisBenchmark(target, 'get'),
@@ -16,11 +17,14 @@ export async function run(jsonPath: string | undefined, options: ComparisonOptio
       mix: (target) => redisMix(target, WRITE_SHARE),
     },
     ratios: {
-      getVsUnprotected: { load: 'get', over: 'unprotected', of: 'rps' },
-      getVsStock: { load: 'get', over: 'stockColo', of: 'rps' },
-      getP99VsUnprotected: { load: 'get', over: 'unprotected', of: 'p99Ms' },
-      mixVsStock: { load: 'mix', over: 'stockColo', of: 'rps' },
-      setVsStock: { load: 'set', over: 'stockColo', of: 'rps' },
+      getVsUnprotected: ratio('get', 'prerelease', 'unprotected', 'rps'),
+      getVsStock: ratio('get', 'prerelease', 'stockColo', 'rps'),
+      getP99VsUnprotected: ratio('get', 'prerelease', 'unprotected', 'p99Ms'),
+      mixVsStock: ratio('mix', 'prerelease', 'stockColo', 'rps'),
+      setVsStock: ratio('set', 'prerelease', 'stockColo', 'rps'),
+      autoGetVsUnprotected: ratio('get', 'auto', 'unprotected', 'rps'),
+      autoMixVsStock: ratio('mix', 'auto', 'stockColo', 'rps'),
+      autoSetVsStock: ratio('set', 'auto', 'stockColo', 'rps'),
     },
   };
   await compare(comparison, options, jsonPath);

@@ -2,11 +2,13 @@
  * Redis clients in a process of their own, inside the client namespace:
  *
  *     resp-load-main.js fill HOST PORT KEYS VALUE-BYTES
- *     resp-load-main.js mix HOST PORT KEYS VALUE-BYTES CONNECTIONS WRITE-SHARE WARM-UP-SECONDS SECONDS
+ *     resp-load-main.js mix HOST PORT KEYS VALUE-BYTES CONNECTIONS WRITE-SHARE WARM-UP-SECONDS SECONDS [MOST-PER-SECOND]
  *
- * `mix` prints its figures as JSON. A wrong reply ends it with an error: it would measure something else.
+ * `mix` prints its figures as JSON. It asks again as soon as it has its reply, or so often at most that all
+ * connections together keep to the last figure. A wrong reply ends it with an error: it would measure something else.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { quantile } from '../../src/agent/pause-history.js';
 import { seededRandom } from '../../src/drill/random.js';
 import { RespConnection, type Reply } from '../../src/drill/resp.js';
@@ -15,7 +17,7 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const MS_PER_SECOND = 1000;
 
 const [task, host = '', ...rest] = process.argv.slice(2);
-const [port = 0, keys = 0, valueBytes = 0, connections = 0, writeShare = 0, warmUpSeconds = 0, seconds = 0] = rest.map(Number);
+const [port = 0, keys = 0, valueBytes = 0, connections = 0, writeShare = 0, warmUpSeconds = 0, seconds = 0, mostPerSecond = Infinity] = rest.map(Number);
 const value = 'v'.repeat(valueBytes);
 
 /** Named as redis-benchmark names them: all loads share the same keys. */
@@ -35,9 +37,12 @@ async function mix(): Promise<void> {
   const fromMs = performance.now() + warmUpSeconds * MS_PER_SECOND;
   const untilMs = fromMs + seconds * MS_PER_SECOND;
   const latenciesMs: number[] = [];
+  const intervalMs = MS_PER_SECOND * connections / mostPerSecond;
   await Promise.all(clients.map(async (client, index) => {
     const random = seededRandom(index);
-    for (;;) {
+    // The connections take turns.
+    for (let nextMs = performance.now() + intervalMs * index / connections; ; nextMs = Math.max(nextMs + intervalMs, performance.now())) {
+      if (nextMs > performance.now()) await sleep(nextMs - performance.now());
       const name = key(Math.floor(random() * keys));
       const write = random() < writeShare;
       const askedMs = performance.now();
