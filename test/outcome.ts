@@ -36,3 +36,14 @@ function troubleOf(exit: Exit, total: number, failed: number): string | undefine
   if (total === 0) return 'ran no test';
   return undefined;
 }
+
+/** More failures than these are no accident of timing. */
+const MOST_SECOND_TRIES = 2;
+
+/**
+ * Which of the files that failed are run once more. Those in real time can lose a race against a crowded machine;
+ * nothing else has that excuse, and one failure that is sure leaves nothing to be won by a second try.
+ */
+export function secondTries<File extends { readonly realTime: boolean }>(failed: readonly File[]): readonly File[] {
+  return failed.length <= MOST_SECOND_TRIES && failed.every(({ realTime }) => realTime) ? failed : [];
+}

@@ -9,16 +9,16 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { judge, type Exit, type Outcome } from './outcome.js';
+import { judge, secondTries, type Exit, type Outcome } from './outcome.js';
 
 /** In this order: what is quick and close to the code first. Those on demand run only if a word names them. */
-const SUITES: readonly { folder: string; limitMs: number; onDemand?: boolean }[] = [
+const SUITES: readonly { folder: string; limitMs: number; onDemand?: boolean; realTime?: boolean }[] = [
   { folder: 'unit', limitMs: 120_000 },
-  { folder: 'bpf', limitMs: 300_000 },
+  { folder: 'bpf', limitMs: 300_000, realTime: true },
   { folder: 'fuzz', limitMs: 240_000 },
   { folder: 'sim', limitMs: 600_000 },
-  { folder: 'e2e', limitMs: 900_000 },
-  { folder: 'nested', limitMs: 900_000, onDemand: true },
+  { folder: 'e2e', limitMs: 900_000, realTime: true },
+  { folder: 'nested', limitMs: 900_000, onDemand: true, realTime: true },
 ];
 
 /** How long a file that was asked to end may take to clean up. */
@@ -31,15 +31,16 @@ interface TestFile {
   readonly path: string;
   readonly limitMs: number;
   readonly onDemand: boolean;
+  readonly realTime: boolean;
 }
 
 /** Compiled tests of all suites, those first that `SUITES` names first. */
 function findTests(root: string): TestFile[] {
-  return SUITES.flatMap(({ folder, limitMs, onDemand = false }) => {
+  return SUITES.flatMap(({ folder, limitMs, onDemand = false, realTime = false }) => {
     const home = join(root, folder);
     if (!statSync(home, { throwIfNoEntry: false })?.isDirectory()) return [];
     const names = readdirSync(home).filter((name) => name.endsWith('.test.js')).sort();
-    return names.map((name) => ({ name: `${folder}/${basename(name, '.test.js')}`, path: join(home, name), limitMs, onDemand }));
+    return names.map((name) => ({ name: `${folder}/${basename(name, '.test.js')}`, path: join(home, name), limitMs, onDemand, realTime }));
   });
 }
 
@@ -117,14 +118,30 @@ async function main(): Promise<number> {
   }
 
   const width = Math.max(...files.map(({ name }) => name.length));
-  const sum = { passed: 0, failed: 0, skipped: 0 };
-  for (const file of files) {
-    if (interruption.signal.aborted) break;
+  const run = async (file: TestFile): Promise<Outcome> => {
     process.stdout.write(`${file.name.padEnd(width)}  `);
     const startedMs = performance.now();
     const { outcome, output } = await runFile(file, interruption.signal);
     process.stdout.write(`${describe(outcome)}  ${((performance.now() - startedMs) / 1000).toFixed(1)} s\n`);
     if (outcome.failed > 0) process.stdout.write(output.trimEnd().replace(/^/gm, '    | ') + '\n');
+    return outcome;
+  };
+  const outcomes = new Map<TestFile, Outcome>();
+  for (const file of files) {
+    if (interruption.signal.aborted) break;
+    outcomes.set(file, await run(file));
+  }
+  const again = interruption.signal.aborted ? [] : secondTries([...outcomes].filter(([, { failed }]) => failed > 0).map(([file]) => file));
+  if (again.length > 0) process.stdout.write('a second try, with nothing else under way:\n');
+  const flaky: string[] = [];
+  for (const file of again) {
+    if (interruption.signal.aborted) break;
+    const outcome = await run(file);
+    if (outcome.failed === 0) flaky.push(file.name);
+    outcomes.set(file, outcome);
+  }
+  const sum = { passed: 0, failed: 0, skipped: 0 };
+  for (const outcome of outcomes.values()) {
     sum.passed += outcome.passed;
     sum.failed += outcome.failed;
     sum.skipped += outcome.skipped;
@@ -133,6 +150,7 @@ async function main(): Promise<number> {
     process.stdout.write('interrupted: not every file was run to its end\n');
     sum.failed = Math.max(sum.failed, 1);
   }
+  if (flaky.length > 0) process.stdout.write(`flaky, which is a defect of the test or of what it tests: ${flaky.join(', ')}\n`);
   if (sum.skipped > 0) process.stdout.write(`${sum.skipped} skipped\n`);
   process.stdout.write(`${sum.passed} passed, ${sum.failed} failed\n`);
   return sum.failed > 0 ? 1 : 0;

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { judge, type Exit } from '../outcome.js';
+import { judge, secondTries, type Exit } from '../outcome.js';
 
 const well: Exit = { status: 0, signal: null, timedOut: false };
 const summary = (total: number, passed: number, skipped = 0): string =>
@@ -32,6 +32,16 @@ test('a file that dies after its summary has failed, and keeps its counts', () =
 
 test('a file whose time was over has failed, however it ended', () => {
   assert.equal(judge(summary(2, 2), { status: 0, signal: null, timedOut: true }), { passed: 2, failed: 1, skipped: 0, trouble: 'ran out of time' });
+});
+
+test('a second try is for the few that failed in real time, when nothing else has failed', () => {
+  const [a, b, c] = [{ realTime: true }, { realTime: true }, { realTime: true }];
+  const logic = { realTime: false };
+  assert.equal(secondTries([]), []);
+  assert.equal(secondTries([a, b]), [a, b]);
+  assert.equal(secondTries([a, b, c]), []);
+  assert.equal(secondTries([logic]), []);
+  assert.equal(secondTries([a, logic]), []);
 });
 
 test.run();
