@@ -35,6 +35,9 @@ function tell(news: News): void {
   for (let at = 0; at < bytes.length;) at += writeSync(port, bytes, at);
 }
 
+/** Of all steps under emulation one may fail once for no known fault of the CPU. */
+let secondTryUsed = false;
+
 async function runStep(step: Step, emulated: boolean): Promise<void> {
   tell({ type: 'step', name: step.name, limitMs: step.limitMs });
   const startedMs = performance.now();
@@ -47,8 +50,13 @@ async function runStep(step: Step, emulated: boolean): Promise<void> {
       said += text;
       tell({ type: 'output', text });
     });
-    const fault = detail === undefined || limit.signal.aborted || !emulated || tries === EMULATED_TRIES ? undefined : emulationFault(said);
-    if (fault === undefined) break;
+    if (detail === undefined || limit.signal.aborted || !emulated || tries === EMULATED_TRIES) break;
+    let fault = emulationFault(said);
+    if (fault === undefined) {
+      if (!step.realTime || secondTryUsed) break;
+      secondTryUsed = true;
+      fault = 'it may have lost a race on its one emulated CPU';
+    }
     tell({ type: 'fact', name: 'tried again', value: `${step.name}, since ${fault}` });
     tell({ type: 'output', text: `\n---- tried again, since ${fault}; it had failed: ${detail} ----\n\n` });
   }
