@@ -141,8 +141,9 @@ int shadow_log(struct __sk_buff *skb)
 		      policy & MIRROR_WRITE ? LOG_WRITE : 0, SHADOW_LOGGED);
 }
 
-/* Sends a packet through the tunnel to the primary. */
-static __always_inline int to_primary(struct __sk_buff *skb, __u32 vni, enum shadow_counter which)
+/* Sends a packet through the tunnel to the primary.  The policy is set even if it
+ * is none: where there is no option, the kernel takes one from its stack. */
+static __always_inline int to_primary(struct __sk_buff *skb, __u32 vni, __u32 policy, enum shadow_counter which)
 {
 	struct bpf_tunnel_key key = { .tunnel_id = vni, .tunnel_ttl = 64 };
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
@@ -154,7 +155,8 @@ static __always_inline int to_primary(struct __sk_buff *skb, __u32 vni, enum sha
 	} else {
 		key.remote_ipv4 = tunnel_peer[0];
 	}
-	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ||
+	    bpf_skb_set_tunnel_opt(skb, &policy, sizeof(policy)))
 		return TCX_DROP;
 	count(which);
 	return bpf_redirect(tunnel_ifindex, 0);
@@ -164,7 +166,7 @@ SEC("tcx/ingress")
 int shadow_write(struct __sk_buff *skb)
 {
 	if (skb->protocol == bpf_htons(INPUT_ACK_ETHERTYPE))
-		return to_primary(skb, 0, SHADOW_ACKS);
+		return to_primary(skb, 0, 0, SHADOW_ACKS);
 	count(SHADOW_INJECTED);
 	skb->mark = replay_mark;
 	return bpf_redirect(tap_ifindex, 0);
@@ -278,17 +280,13 @@ static __always_inline bool wanted_by_primary(void)
 /* What an active secondary's guest says is for the primary's hold thread only. */
 static __always_inline int shadow_output(struct __sk_buff *skb)
 {
-	__u32 policy = SHADOW_OUTPUT_POLICY;
-	int code;
-
 	if (!is_ip(skb))
 		return verdict(SHADOW_OUT_DROPPED, TCX_DROP);
 	/* Not only what is sent on: the numbers are needed for what goes in. */
 	translate(skb, true, false);
 	if (!wanted_by_primary())
 		return verdict(SHADOW_OUT_DROPPED, TCX_DROP);
-	code = to_primary(skb, generation, SHADOW_FORWARDED);
-	return bpf_skb_set_tunnel_opt(skb, &policy, sizeof(policy)) ? TCX_DROP : code;
+	return to_primary(skb, generation, SHADOW_OUTPUT_POLICY, SHADOW_FORWARDED);
 }
 
 SEC("tcx/ingress")
